@@ -1,0 +1,260 @@
+// One front-end's connection: bytes and fds in, whole messages to the device state, replies out.
+//
+// Data path: socket bytes -> header -> payload -> message. Exactly a header is read, then exactly its payload, so
+// fds always belong to the message they came with and nothing is allocated before a size has been checked.
+import { Errno, errnoName } from '../shared-memory/errno.js';
+import { EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from '../shared-memory/epoll.js';
+import { closeFd, type Fd } from '../shared-memory/fd.js';
+import { NativeMemory } from '../shared-memory/ffi.js';
+import { FDS_TRUNCATED, MAX_RECEIVED_FDS, MessageBuffer } from '../shared-memory/unix-socket.js';
+import { Fault } from '../protocol/fault.js';
+import { decodeHeader, type Header, HEADER_BYTES, MAX_PAYLOAD_BYTES } from '../protocol/header.js';
+import { decodeFrontendMessage, MAX_MEM_REGIONS } from '../protocol/message.js';
+import { encodeU64Reply } from '../protocol/reply.js';
+import { frontendRequestName, frontendRequestSpec } from '../protocol/request.js';
+import type { DeviceState } from './device-state.js';
+import type { EventLoop, Watch, Watcher } from './event-loop.js';
+import type { Timer } from './timers.js';
+
+/** A message that has begun must be complete after this time. */
+const MESSAGE_TIMEOUT_MS = 10_000;
+/** Messages of one connection in one round; then the others have their turn. Ours. */
+const MESSAGES_PER_ROUND = 32;
+/** Replies that wait for a front-end that does not read; beyond this it is closed. */
+const MAX_QUEUED_REPLY_BYTES = 256 * 1024;
+
+const ACK_OK = 0n;
+const ACK_REFUSED = 1n;
+
+/** The buffers of this thread, used by one message at a time. */
+const messages = new MessageBuffer();
+const outgoing = new NativeMemory(HEADER_BYTES + MAX_PAYLOAD_BYTES);
+
+/** What a connection tells its owner. */
+export interface ConnectionEvents {
+  /** A message was refused; the connection goes on. */
+  refused(fault: Fault): void;
+  /** The connection has ended and everything of it is let go. Without a fault the front-end has hung up. */
+  ended(fault: Fault | undefined): void;
+  /** A bug of ours; the connection has ended. */
+  bug(error: unknown): void;
+}
+
+/** Speaks vhost-user with one front-end. Owns its socket, and the device state that the front-end sets up. */
+export class Connection implements Watcher, Timer {
+  dueMs = Infinity;
+  readonly state: DeviceState;
+  private readonly fd: Fd;
+  private readonly loop: EventLoop;
+  private readonly events: ConnectionEvents;
+  private readonly incoming = new NativeMemory(HEADER_BYTES + MAX_PAYLOAD_BYTES);
+  private watch: Watch | undefined;
+  private received = 0;
+  private header: Header | undefined;
+  private fds: Fd[] = [];
+  private queued: Uint8Array[] = [];
+  private queuedBytes = 0;
+  /** True while the socket is full and EPOLLOUT is watched. */
+  private blocked = false;
+  private ended = false;
+
+  constructor(fd: Fd, loop: EventLoop, state: DeviceState, events: ConnectionEvents) {
+    this.fd = fd;
+    this.loop = loop;
+    this.state = state;
+    this.events = events;
+  }
+
+  /** Starts to listen to the front-end. */
+  open(): void {
+    const watch = this.loop.watch(this.fd, EPOLLIN | EPOLLRDHUP, this);
+    if (typeof watch === 'number') {
+      this.end(new Fault('connection', 'socket_watch', `watching the connection failed: ${errnoName(watch)}`));
+      return;
+    }
+    this.watch = watch;
+  }
+
+  onEvents(events: number): void {
+    if ((events & EPOLLOUT) !== 0) this.flush();
+    if ((events & (EPOLLIN | EPOLLHUP | EPOLLRDHUP)) !== 0) this.receiveMessages();
+  }
+
+  /** True when the front-end has hung up, also if its last messages are not handled yet. */
+  hasHungUp(): boolean {
+    if (!this.ended) this.receiveMessages();
+    return this.ended;
+  }
+
+  private receiveMessages(): void {
+    for (let handled = 0; handled < MESSAGES_PER_ROUND && !this.ended; ) {
+      const wanted = HEADER_BYTES + (this.header?.payloadBytes ?? 0);
+      if (this.received < wanted && !this.receive(wanted)) return;
+      if (this.received < wanted) continue;
+      if (this.header === undefined) {
+        this.takeHeader();
+        if (this.ended || (this.header as Header | undefined)?.payloadBytes !== 0) continue;
+      }
+      this.takeMessage();
+      handled++;
+    }
+  }
+
+  /** Reads towards `wanted` bytes of this message; false when there is nothing more to do now. */
+  private receive(wanted: number): boolean {
+    const span = { offset: this.received, length: wanted - this.received };
+    const got = messages.receive(this.fd, this.incoming, span, this.fds);
+    if (got === -Errno.EAGAIN) return false;
+    if (got === -Errno.EINTR) return true;
+    if (got === FDS_TRUNCATED) {
+      this.end(
+        new Fault('connection', 'fds_truncated', `expected at most ${MAX_RECEIVED_FDS} fds with a message, got more, or no free descriptor here (raise LimitNOFILE)`),
+      );
+      return false;
+    }
+    if (got <= 0) {
+      this.end(this.endOfStream(got));
+      return false;
+    }
+    this.received += got;
+    if (this.dueMs === Infinity) this.loop.timers.arm(this, performance.now() + MESSAGE_TIMEOUT_MS);
+    return true;
+  }
+
+  private endOfStream(result: number): Fault | undefined {
+    if (result < 0 && result !== -Errno.ECONNRESET) {
+      return new Fault('connection', 'socket_failed', `receiving failed: ${errnoName(result)}`);
+    }
+    if (this.received === 0) return undefined;
+    const expected = HEADER_BYTES + (this.header?.payloadBytes ?? 0);
+    return new Fault('connection', 'message_cut', `expected ${expected} bytes of a message, got ${this.received} and the end`);
+  }
+
+  private takeHeader(): void {
+    const header = decodeHeader(this.incoming.bytes.subarray(0, HEADER_BYTES));
+    if (header instanceof Fault) {
+      this.end(header);
+      return;
+    }
+    const spec = frontendRequestSpec(header.request);
+    if (header.reply) {
+      this.end(new Fault('connection', 'reply_flag', `expected a request, got a reply to ${frontendRequestName(header.request)}`));
+    } else if (spec === undefined) {
+      this.end(new Fault('connection', 'unknown_request', `expected a known request, got request ${header.request}`));
+    }
+    this.header = header;
+  }
+
+  /** Handles the complete message in the buffer, and sends what is due. */
+  private takeMessage(): void {
+    const header = this.header;
+    if (header === undefined) return;
+    const payload = this.incoming.bytes.subarray(HEADER_BYTES, HEADER_BYTES + header.payloadBytes);
+    const fds = this.fds;
+    this.received = 0;
+    this.header = undefined;
+    this.fds = [];
+    this.loop.timers.disarm(this);
+    try {
+      this.handle(header, payload, fds);
+    } finally {
+      for (const fd of fds) closeFd(fd);
+    }
+  }
+
+  private handle(header: Header, payload: Uint8Array, fds: Fd[]): void {
+    const spec = frontendRequestSpec(header.request);
+    const most = spec?.maxFds === 'per-region' ? MAX_MEM_REGIONS : (spec?.maxFds ?? 0);
+    if (spec?.maxFds === 0 && fds.length > 0) {
+      const name = frontendRequestName(header.request);
+      this.end(new Fault('connection', 'unexpected_fds', `expected no fds with ${name}, got ${fds.length}`));
+      return;
+    }
+    const message = decodeFrontendMessage(header.request, payload);
+    const surplus = fds.length > most;
+    const handled =
+      message instanceof Fault
+        ? message
+        : surplus
+          ? new Fault('request', 'surplus_fds', `expected at most ${most} fds with ${frontendRequestName(header.request)}, got ${fds.length}`)
+          : this.state.handle(message, fds);
+    if (handled instanceof Fault) {
+      this.refuse(header, handled);
+    } else if (handled !== undefined) {
+      this.send(handled);
+    } else if (header.needReply) {
+      // Answered whether or not REPLY_ACK was agreed: QEMU 7.2 reconnects without negotiating, and waits.
+      this.send(encodeU64Reply(header.request, ACK_OK));
+    }
+  }
+
+  /** NACK where the front-end waits for an answer; otherwise it would go on in error, so it is closed. */
+  private refuse(header: Header, fault: Fault): void {
+    if (fault.scope !== 'request' || !header.needReply) {
+      this.end(fault);
+      return;
+    }
+    this.events.refused(fault);
+    this.send(encodeU64Reply(header.request, ACK_REFUSED));
+  }
+
+  private send(reply: Uint8Array): void {
+    this.queued.push(reply);
+    this.queuedBytes += reply.length;
+    this.flush();
+    if (this.queuedBytes > MAX_QUEUED_REPLY_BYTES) {
+      this.end(new Fault('connection', 'replies_not_read', `expected replies to be read, got ${this.queuedBytes} bytes waiting`));
+    }
+  }
+
+  /** Sends what the socket takes; the rest waits for EPOLLOUT. */
+  private flush(): void {
+    while (!this.ended) {
+      const reply = this.queued[0];
+      if (reply === undefined) break;
+      outgoing.bytes.set(reply);
+      const sent = messages.send(this.fd, outgoing, { offset: 0, length: reply.length });
+      if (sent === -Errno.EAGAIN || sent === -Errno.EINTR) break;
+      if (sent < 0) {
+        this.end(sent === -Errno.EPIPE ? undefined : new Fault('connection', 'socket_failed', `sending failed: ${errnoName(sent)}`));
+        return;
+      }
+      this.queuedBytes -= sent;
+      if (sent === reply.length) this.queued.shift();
+      else this.queued[0] = reply.subarray(sent);
+    }
+    const blocked = this.queued.length > 0;
+    if (this.ended || this.watch === undefined || blocked === this.blocked) return;
+    this.blocked = blocked;
+    this.loop.rewatch(this.watch, EPOLLIN | EPOLLRDHUP | (blocked ? EPOLLOUT : 0));
+  }
+
+  /** A message was begun and not finished in time. */
+  onDue(): void {
+    const seconds = MESSAGE_TIMEOUT_MS / 1000;
+    this.end(new Fault('connection', 'message_timeout', `expected a whole message within ${seconds} s, got ${this.received} bytes`));
+  }
+
+  onCrash(error: unknown): void {
+    this.close();
+    this.events.bug(error);
+  }
+
+  private end(fault: Fault | undefined): void {
+    if (this.ended) return;
+    this.close();
+    this.events.ended(fault);
+  }
+
+  /** Lets go of everything: ring, guest memory, fds, socket. No event follows. */
+  close(): void {
+    if (this.ended) return;
+    this.ended = true;
+    this.loop.timers.disarm(this);
+    this.state.close();
+    if (this.watch !== undefined) this.loop.unwatch(this.watch);
+    for (const fd of this.fds) closeFd(fd);
+    this.fds = [];
+    closeFd(this.fd);
+  }
+}

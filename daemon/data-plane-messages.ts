@@ -1,0 +1,35 @@
+// What the two threads say to each other. The data plane posts; it takes messages only when its wake-up eventfd says so.
+import type { DeviceOptions, LogLevel } from './rng-device.js';
+import type { SourceSpec } from './entropy/source-spec.js';
+
+/** A source as the data plane is given it. */
+export type SourceSetup =
+  | { readonly kind: 'immediate'; readonly spec: SourceSpec }
+  /** Read by a thread of its own, which fills the queue at `address`. */
+  | { readonly kind: 'fed'; readonly spec: SourceSpec; readonly address: number; readonly control: SharedArrayBuffer };
+
+/** What a data-plane worker is started with. */
+export interface DataPlaneSetup {
+  readonly wakeFd: number;
+  readonly busyPollUs: number;
+  readonly sources: readonly SourceSetup[];
+  readonly devices: readonly DeviceOptions[];
+}
+
+/** From the main thread. */
+export interface StopMessage {
+  readonly kind: 'stop';
+}
+
+/** From the data plane. */
+export type DataPlaneMessage =
+  | { readonly kind: 'serving' }
+  | { readonly kind: 'stopped' }
+  | { readonly kind: 'lastConnectionEnded' }
+  | {
+      readonly kind: 'log';
+      readonly level: LogLevel;
+      readonly code: string;
+      readonly message: string;
+      readonly fields: Readonly<Record<string, unknown>>;
+    };

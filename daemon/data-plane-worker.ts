@@ -1,0 +1,78 @@
+// The data-plane thread: it owns every vhost-user connection, mapping and ring, and blocks in epoll_wait(2) only.
+import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
+import { errnoName } from '../shared-memory/errno.js';
+import type { DataPlaneMessage, DataPlaneSetup, SourceSetup, StopMessage } from './data-plane-messages.js';
+import { EntropyPool } from './entropy/pool.js';
+import { FedSource } from './entropy/fed-queue.js';
+import { type EntropySource, GetrandomSource, KernelRandomSource } from './entropy/source.js';
+import { Starvation } from './entropy/starvation.js';
+import { EventLoop, watchWakeUp } from './event-loop.js';
+import { LogThrottle } from './log-throttle.js';
+import { RngDevice, type Log } from './rng-device.js';
+
+const setup = workerData as DataPlaneSetup;
+
+function post(message: DataPlaneMessage): void {
+  parentPort?.postMessage(message);
+}
+
+const log: Log = (level, code, message, fields = {}) => post({ kind: 'log', level, code, message, fields });
+
+function openSource(source: SourceSetup): EntropySource {
+  if (source.kind === 'fed') return new FedSource(source.spec.text, source);
+  return source.spec.kind === 'getrandom' ? new GetrandomSource() : new KernelRandomSource(source.spec.path);
+}
+
+const failures = new LogThrottle(1);
+const sources = setup.sources.map(openSource);
+const pool = new EntropyPool(sources, (source, result) => {
+  if (failures.pass(source.spec) === undefined) return;
+  log('error', 'source_failed', `reading ${source.spec} failed: ${errnoName(result)}`, { source: source.spec });
+});
+if (!pool.locked) {
+  log('warn', 'pool_not_locked', 'waiting entropy could not be locked in RAM: raise LimitMEMLOCK to 64 KiB or more');
+}
+const loop = new EventLoop(setup.busyPollUs, () => pool.topUp());
+const starvation = new Starvation(loop.timers);
+
+let stopping = false;
+const devices = setup.devices.map(
+  (options) =>
+    new RngDevice(options, {
+      loop,
+      pool,
+      starvation,
+      log,
+      connectionEnded: () => loop.pause(),
+      lastConnectionEnded: () => post({ kind: 'lastConnectionEnded' }),
+    }),
+);
+
+watchWakeUp(loop, setup.wakeFd, () => {
+  if (parentPort !== null) {
+    for (let got = receiveMessageOnPort(parentPort); got !== undefined; got = receiveMessageOnPort(parentPort)) {
+      const message = got.message as StopMessage;
+      stopping ||= message.kind === 'stop';
+    }
+  }
+  if (stopping) loop.pause();
+  starvation.resumeAll();
+});
+
+/** Runs until something asks for a pause, then lets the thread's own event loop turn once: dropped views go there. */
+function turn(): void {
+  loop.run();
+  if (!stopping) {
+    setImmediate(turn);
+    return;
+  }
+  for (const device of devices) device.close();
+  pool.close();
+  for (const source of sources) source.close();
+  loop.close();
+  post({ kind: 'stopped' });
+}
+
+for (const device of devices) device.open();
+post({ kind: 'serving' });
+setImmediate(turn);

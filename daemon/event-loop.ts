@@ -1,0 +1,190 @@
+// The data plane's loop: wait for events, dispatch them, serve the rings that have work, watch the busy ones.
+//
+// Data path: a kick arrives here and leads to one pass over its ring. The loop waits nowhere but in epoll_wait(2),
+// so no peer, source or limit can delay another device for longer than one pass of each.
+import { Epoll, EPOLLET, EPOLLIN } from '../shared-memory/epoll.js';
+import { asFd, type Fd } from '../shared-memory/fd.js';
+import { Timers } from './timers.js';
+
+/** Something that has file descriptors watched. */
+export interface Watcher {
+  /** `events` is the mask of epoll(7). */
+  onEvents(events: number): void;
+  /** A bug of ours threw in onEvents(): end what this watcher serves, and nothing else. */
+  onCrash(error: unknown): void;
+}
+
+/** A ring as the loop sees it. */
+export interface Workable {
+  /** Serves one bounded pass; true when more work is left and the ring wants another pass. */
+  servePass(): boolean;
+  /** True when the guest has made something available since the last pass. Only asked while the ring is hot. */
+  hasWork(): boolean;
+  /** The ring is no longer polled: ask for kicks again. True when work came in meanwhile. */
+  cool(): boolean;
+  onCrash(error: unknown): void;
+}
+
+/** A watched fd; needed to unwatch it. */
+export interface Watch {
+  readonly fd: Fd;
+  readonly slot: number;
+}
+
+/** How long one spell of polling lasts before the other descriptors are looked at. Ours: a tenth of a wake-up. */
+const SPELL_MS = 0.02;
+/** Looks at the rings between two looks at the clock, which costs as much as five of them. */
+const LOOKS_PER_CLOCK = 8;
+
+/** Runs one worker's devices. */
+export class EventLoop {
+  readonly timers = new Timers();
+  private readonly epoll = new Epoll();
+  private readonly watchers: (Watcher | undefined)[] = [];
+  private readonly generations: number[] = [];
+  private readonly freeSlots: number[] = [];
+  private ready: Workable[] = [];
+  private serving: Workable[] = [];
+  private readonly hot: Workable[] = [];
+  private hotUntilMs = 0;
+  private pauseRequested = false;
+  private readonly busyPollMs: number;
+  private readonly betweenRequests: () => void;
+
+  /** `busyPollUs`: how long a ring is watched after its last request; `betweenRequests` runs after each round. */
+  constructor(busyPollUs: number, betweenRequests: () => void) {
+    this.busyPollMs = busyPollUs / 1000;
+    this.betweenRequests = betweenRequests;
+  }
+
+  /** True when rings are to be watched after a request instead of asking for a kick. */
+  get polls(): boolean {
+    return this.busyPollMs > 0;
+  }
+
+  /** Watches `fd` (borrowed); a negated error number when it cannot be watched. */
+  watch(fd: Fd, events: number, watcher: Watcher): Watch | number {
+    const slot = this.freeSlots.pop() ?? this.watchers.length;
+    const generation = (this.generations[slot] ?? 0) + 1;
+    this.generations[slot] = generation;
+    this.watchers[slot] = watcher;
+    const failed = this.epoll.add(fd, events, slot, generation);
+    if (failed >= 0) return { fd, slot };
+    this.release(slot);
+    return failed;
+  }
+
+  /** Changes the events that are watched. */
+  rewatch(watch: Watch, events: number): void {
+    this.epoll.modify(watch.fd, events, watch.slot, this.generations[watch.slot] ?? 0);
+  }
+
+  /** Stops watching, before the owner closes the fd. Events of the current round for it are dropped. */
+  unwatch(watch: Watch): void {
+    this.epoll.remove(watch.fd);
+    this.release(watch.slot);
+  }
+
+  private release(slot: number): void {
+    this.watchers[slot] = undefined;
+    this.freeSlots.push(slot);
+  }
+
+  /** Queues a ring for a pass in this round. The caller sees to it that a ring is queued once. */
+  enqueue(work: Workable): void {
+    this.ready.push(work);
+  }
+
+  /** Watches a ring without waiting for its kicks, for the polling time from now on. */
+  heat(work: Workable): void {
+    this.hotUntilMs = performance.now() + this.busyPollMs;
+    if (!this.hot.includes(work)) this.hot.push(work);
+  }
+
+  /** Forgets a ring that stops. */
+  forget(work: Workable): void {
+    for (const list of [this.ready, this.serving, this.hot]) {
+      const at = list.indexOf(work);
+      if (at >= 0) list.splice(at, 1);
+    }
+  }
+
+  /** Makes run() return after the current round: to stop, or to let the thread's own event loop turn. */
+  pause(): void {
+    this.pauseRequested = true;
+  }
+
+  /** Runs until pause(). */
+  run(): void {
+    this.pauseRequested = false;
+    while (!this.pauseRequested) {
+      const busy = this.ready.length > 0 || this.hot.length > 0;
+      const events = this.epoll.wait(busy ? 0 : this.timers.timeoutMs());
+      for (let i = 0; i < events; i++) this.dispatch(i);
+      this.timers.run();
+      this.serveReady();
+      if (this.hot.length > 0) this.pollHot();
+      this.betweenRequests();
+    }
+  }
+
+  private dispatch(i: number): void {
+    const slot = this.epoll.eventToken(i);
+    const watcher = this.watchers[slot];
+    // A watcher that an earlier event of this round removed, or whose slot has a new owner, gets nothing.
+    if (watcher === undefined || this.generations[slot] !== this.epoll.eventGeneration(i)) return;
+    try {
+      watcher.onEvents(this.epoll.eventMask(i));
+    } catch (error) {
+      watcher.onCrash(error);
+    }
+  }
+
+  private serveReady(): void {
+    const round = this.ready;
+    this.ready = this.serving;
+    this.serving = round;
+    for (let work = round.pop(); work !== undefined; work = round.pop()) this.serve(work);
+  }
+
+  private serve(work: Workable): void {
+    try {
+      if (work.servePass()) this.ready.push(work);
+    } catch (error) {
+      work.onCrash(error);
+    }
+  }
+
+  /** Watches the hot rings for one spell, and longer as long as requests come. */
+  private pollHot(): void {
+    const spellEnd = performance.now() + SPELL_MS;
+    let now = 0;
+    do {
+      for (let look = 0; look < LOOKS_PER_CLOCK; look++) {
+        for (const work of this.hot) if (work.hasWork()) this.serve(work);
+      }
+      now = performance.now();
+    } while (now < spellEnd && now < this.hotUntilMs && this.ready.length === 0);
+    if (now >= this.hotUntilMs) this.coolAll();
+  }
+
+  private coolAll(): void {
+    for (let work = this.hot.pop(); work !== undefined; work = this.hot.pop()) {
+      if (work.cool()) this.ready.push(work);
+    }
+  }
+
+  close(): void {
+    this.epoll.close();
+  }
+}
+
+/** An eventfd that another thread writes to wake the loop; `onWake` runs in the loop. */
+export function watchWakeUp(loop: EventLoop, wakeFd: number, onWake: () => void): void {
+  loop.watch(asFd(wakeFd), EPOLLIN | EPOLLET, {
+    onEvents: onWake,
+    onCrash: (error) => {
+      throw error;
+    },
+  });
+}

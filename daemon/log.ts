@@ -1,0 +1,88 @@
+// The daemon's log: pino's records on standard error, as JSON or as text, by an output that never blocks.
+import { writeSync } from 'node:fs';
+import { pino } from 'pino';
+import { isWritable } from '../shared-memory/libc.js';
+import type { Log, LogLevel } from './rng-device.js';
+
+export const LOG_FORMATS = ['text', 'json'] as const;
+export type LogFormat = (typeof LOG_FORMATS)[number];
+export const LOG_LEVELS = ['error', 'warn', 'info', 'debug'] as const satisfies readonly LogLevel[];
+
+const STDERR = 2;
+/** poll(2) promises that a pipe takes this much without blocking (PIPE_BUF). Longer lines are cut. */
+const MAX_LINE_BYTES = 4096;
+/** syslog priorities for the journal. Source: sd-daemon(3). */
+const PRIORITIES: Readonly<Record<string, number>> = { error: 3, warn: 4, info: 6, debug: 7 };
+/** Control characters, which a peer could use to forge lines or to drive a terminal. */
+// eslint-disable-next-line no-control-regex -- that is what is looked for
+const CONTROL = /[\u0000-\u001f\u007f-\u009f]/g;
+
+/** Where log lines go. */
+interface LineOutput {
+  write(line: string): void;
+}
+
+/** Standard error; a line that would block is dropped and counted, and the count goes out with the next line. */
+class NonBlockingStderr implements LineOutput {
+  private dropped = 0;
+
+  write(line: string): void {
+    if (this.dropped > 0 && this.put(`${this.dropped} log lines were dropped: standard error was full\n`)) this.dropped = 0;
+    if (!this.put(line)) this.dropped++;
+  }
+
+  private put(line: string): boolean {
+    if (!isWritable(STDERR)) return false;
+    const bytes = Buffer.from(line);
+    const cut = bytes.length > MAX_LINE_BYTES ? Buffer.concat([bytes.subarray(0, MAX_LINE_BYTES - 1), Buffer.from('\n')]) : bytes;
+    try {
+      return writeSync(STDERR, cut) === cut.length;
+    } catch {
+      return false;
+    }
+  }
+}
+
+/** One record as a line of text: `2026-01-31T12:00:00.000Z info rng0: listening …`. */
+class TextOutput implements LineOutput {
+  private readonly output: LineOutput;
+  /** Under the journal a priority stands in front, and the journal adds the time. */
+  private readonly journal: boolean;
+
+  constructor(output: LineOutput, journal: boolean) {
+    this.output = output;
+    this.journal = journal;
+  }
+
+  write(line: string): void {
+    const record = JSON.parse(line) as Record<string, unknown>;
+    const level = String(record['level']);
+    const head = this.journal ? `<${PRIORITIES[level] ?? 6}>` : `${String(record['time'])} ${level} `;
+    const subject = record['device'] ?? record['source'];
+    const about = subject === undefined ? '' : `${String(subject)}: `;
+    const text = `${about}${String(record['msg'])} [${String(record['code'])}]`;
+    const suppressed = record['suppressed'] === undefined ? '' : ` (${String(record['suppressed'])} more like this before)`;
+    this.output.write(`${head}${escapeControl(text)}${suppressed}\n`);
+  }
+}
+
+/** Makes control characters visible. */
+function escapeControl(text: string): string {
+  return text.replace(CONTROL, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`);
+}
+
+/** Opens the log. Under systemd's journal (JOURNAL_STREAM) text lines carry a priority. */
+export function openLog(options: { readonly format: LogFormat; readonly level: LogLevel }): Log {
+  const stderr = new NonBlockingStderr();
+  const output = options.format === 'json' ? stderr : new TextOutput(stderr, process.env['JOURNAL_STREAM'] !== undefined);
+  const logger = pino(
+    {
+      level: options.level,
+      base: null,
+      timestamp: () => `,"time":"${new Date().toISOString()}"`,
+      formatters: { level: (label) => ({ level: label }) },
+    },
+    output,
+  );
+  return (level, code, message, fields = {}) => logger[level]({ code, ...fields }, message);
+}

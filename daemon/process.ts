@@ -1,0 +1,186 @@
+// The life of the process: from checked options to READY, signals, and an exit that nothing can hold up.
+//
+// Exit codes follow sysexits: 0 done, 64 usage, 70 a bug of ours, 78 configuration (a path, a source, a permission).
+import { closeSync, constants, mkdirSync, openSync, readFileSync } from 'node:fs';
+import { constants as os, tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { NATIVE_LITTLE_ENDIAN } from '../protocol/cursor.js';
+import { Fault } from '../protocol/fault.js';
+import { asFd, setNonBlocking } from '../shared-memory/fd.js';
+import { exitNow, ignoreSignal } from '../shared-memory/libc.js';
+import { socketRole } from '../shared-memory/unix-socket.js';
+import { DataPlane } from './data-plane.js';
+import type { SourceSpec } from './entropy/source-spec.js';
+import { listenOn, removeSocketFile, type ListeningSocket } from './listening-socket.js';
+import { openLog } from './log.js';
+import { deviceNames, parseOptions, type Options } from './options.js';
+import { qemuLine } from './qemu-line.js';
+import type { DeviceOptions, Log } from './rng-device.js';
+
+const EX_USAGE = 64;
+const EX_SOFTWARE = 70;
+const EX_CONFIG = 78;
+/** A stop that takes longer ends hard: a thread may hang in a driver that never returns. */
+const STOP_TIMEOUT_MS = 2000;
+
+/** Runs the daemon with the command line's arguments; returns when it serves, and the process goes on. */
+export async function run(args: readonly string[]): Promise<void> {
+  const options = parseOptions(args, version());
+  if (typeof options === 'number') return;
+  if (options instanceof Fault) {
+    fail(options, EX_USAGE, 'vhost-rngd --help lists the options');
+    return;
+  }
+  const refused = NATIVE_LITTLE_ENDIAN ? checkSources(options.sources) : bigEndian();
+  const sockets = refused ?? openSockets(options);
+  if (sockets instanceof Fault) {
+    fail(sockets, EX_CONFIG);
+    return;
+  }
+  await serve(options, sockets);
+}
+
+function fail(fault: Fault, status: number, hint?: string): void {
+  process.stderr.write(`vhost-rngd: ${fault.message}${hint === undefined ? '' : ` (${hint})`} [${fault.code}]\n`);
+  process.exitCode = status;
+}
+
+function version(): string {
+  const text = readFileSync(new URL('../../package.json', import.meta.url), 'utf8');
+  return (JSON.parse(text) as { version: string }).version;
+}
+
+function bigEndian(): Fault {
+  return new Fault('daemon', 'big_endian', 'expected a little-endian host, got a big-endian one: rings are little-endian');
+}
+
+/** Opens each source once, so that a missing device or permission is an error before anyone connects. */
+function checkSources(sources: readonly SourceSpec[]): Fault | undefined {
+  for (const { text, path } of sources) {
+    if (path === '') continue;
+    try {
+      closeSync(openSync(path, constants.O_RDONLY | constants.O_NONBLOCK));
+    } catch (error) {
+      const code = (error as NodeJS.ErrnoException).code ?? 'an error';
+      const fix =
+        code === 'EACCES' || code === 'EPERM'
+          ? `give this user read permission, for example with a udev rule: KERNEL=="hwrng", GROUP="vhost-rngd", MODE="0440"`
+          : 'check the path, load the driver (modprobe), or use another --source';
+      return new Fault('daemon', 'source_open', `expected to open the source ${text}, got ${code}: ${fix}`);
+    }
+  }
+  return undefined;
+}
+
+/** The sockets to serve, and the files to remove at exit. */
+interface Sockets {
+  readonly devices: readonly { readonly name: string; readonly fd: number; readonly connected: boolean }[];
+  readonly files: readonly ListeningSocket[];
+}
+
+function openSockets(options: Options): Sockets | Fault {
+  if (options.fd !== undefined) return inheritedSocket(options.fd);
+  const paths = options.socketPaths.length > 0 ? options.socketPaths : [defaultSocketPath()];
+  const names = deviceNames(paths);
+  const files: ListeningSocket[] = [];
+  for (const path of paths) {
+    const socket = listenOn(path, { mode: options.socketMode, group: options.socketGroup });
+    if (socket instanceof Fault) {
+      for (const earlier of files) removeSocketFile(earlier);
+      return socket;
+    }
+    files.push(socket);
+  }
+  return { files, devices: files.map(({ fd }, i) => ({ name: names[i] ?? 'rng', fd, connected: false })) };
+}
+
+/** libvirt passes either a listening socket or one end of a connected pair: both are served. */
+function inheritedSocket(number: number): Sockets | Fault {
+  const role = socketRole(asFd(number));
+  if (role === 'not a unix socket') {
+    return new Fault('daemon', 'fd_kind', `expected an inherited Unix socket as --fd=${number}, got something else or nothing`);
+  }
+  setNonBlocking(asFd(number));
+  return { files: [], devices: [{ name: `fd${number}`, fd: number, connected: role === 'connected' }] };
+}
+
+/** Where a daemon without options listens: a folder of its own, which only this user can write. */
+function defaultSocketPath(): string {
+  const runtime = process.env['XDG_RUNTIME_DIR'];
+  const uid = process.getuid?.() ?? 0;
+  const path =
+    runtime !== undefined
+      ? join(runtime, 'vhost-rngd', 'rng.sock')
+      : uid === 0
+        ? '/run/vhost-rngd/rng.sock'
+        : join(tmpdir(), `vhost-rngd-${uid}`, 'rng.sock');
+  mkdirSync(dirname(path), { recursive: true, mode: 0o750 });
+  return path;
+}
+
+async function serve(options: Options, sockets: Sockets): Promise<void> {
+  const log = openLog({ format: options.logFormat, level: options.logLevel });
+  const { limit, memory, sources, busyPollUs } = options;
+  const devices: DeviceOptions[] = sockets.devices.map((device) => ({ ...device, limit, memory }));
+  let stopping: Promise<void> | undefined;
+  const stop = (status: number, reason: string): void => {
+    stopping ??= shutDown(plane, sockets, { log, status, reason });
+  };
+  const plane = new DataPlane(
+    { devices, sources, busyPollUs },
+    {
+      log,
+      failed: (reason) => {
+        log('error', 'internal', `the data plane failed: ${reason}`);
+        stop(EX_SOFTWARE, 'the data plane failed');
+      },
+      lastConnectionEnded: () => stop(0, 'the front-end of the inherited connection has gone'),
+    },
+  );
+  handleSignals(stop, log);
+  await plane.ready;
+  const named = sources.map(({ text }) => text).join(', ');
+  for (const device of devices) {
+    const path = sockets.files.find(({ fd }) => fd === device.fd)?.path ?? `fd ${device.fd}`;
+    const limited = limit === undefined ? 'no limit' : `${limit.maxBytes} bytes per ${limit.periodMs} ms`;
+    log('info', 'listening', `listening on ${path}; source ${named}; ${limited}`, { device: device.name });
+  }
+  const [first] = sockets.files;
+  if (options.socketPaths.length === 0 && first !== undefined) {
+    process.stdout.write(`\nStart a guest with\n\n${qemuLine(first.path)}\n\nand read /dev/hwrng in it.\n`);
+  }
+}
+
+function handleSignals(stop: (status: number, reason: string) => void, log: Log): void {
+  process.on('SIGTERM', () => stop(0, 'SIGTERM'));
+  let interrupted = false;
+  process.on('SIGINT', () => {
+    if (interrupted) exitNow(128 + os.signals.SIGINT);
+    interrupted = true;
+    stop(0, 'SIGINT');
+  });
+  process.on('SIGHUP', () => log('info', 'reload', 'nothing to reload: all settings are on the command line'));
+  // node opens its debugger on SIGUSR1, for anyone who may signal this process; no handler of ours prevents that.
+  ignoreSignal(os.signals.SIGUSR1);
+  process.on('uncaughtException', (error) => {
+    log('error', 'internal', `a bug in vhost-rngd, please report it: ${error.stack ?? error.message}`);
+    stop(EX_SOFTWARE, 'a bug');
+  });
+}
+
+/** Stops serving, removes the socket files, and exits; at the latest after the time-out. */
+async function shutDown(
+  plane: DataPlane,
+  sockets: Sockets,
+  exit: { readonly log: Log; readonly status: number; readonly reason: string },
+): Promise<void> {
+  exit.log('info', 'stopping', `stopping: ${exit.reason}`);
+  for (const socket of sockets.files) removeSocketFile(socket);
+  const deadline = setTimeout(() => {
+    exit.log('warn', 'stop_timeout', `a thread did not stop within ${STOP_TIMEOUT_MS} ms; exiting without it`);
+    exitNow(exit.status);
+  }, STOP_TIMEOUT_MS);
+  await plane.stop();
+  clearTimeout(deadline);
+  process.exit(exit.status);
+}

@@ -1,0 +1,226 @@
+// Serving a running ring: virtqueue -> limiter -> entropy -> guest memory -> used ring -> signal.
+//
+// This is the data path. Nothing here waits, logs or allocates for a request. A request that cannot be served now
+// is held: it stays in the ring, and a timer or the source brings the ring back here.
+import { Errno, errnoName } from '../shared-memory/errno.js';
+import { signal } from '../shared-memory/eventfd.js';
+import { Peek, type SplitVirtqueue } from '../shared-memory/split-virtqueue.js';
+import { Fault } from '../protocol/fault.js';
+import type { DeviceCounters } from './counters.js';
+import type { EntropyPool } from './entropy/pool.js';
+import type { Starvation, Starved } from './entropy/starvation.js';
+import type { EventLoop, Workable } from './event-loop.js';
+import type { Limiter } from './limiter.js';
+import type { Timer } from './timers.js';
+import type { Fd } from '../shared-memory/fd.js';
+
+/** One pass serves at most so much, then the other rings have their turn. Ours; see DECISIONS.md. */
+const CHAINS_PER_PASS = 64;
+const BYTES_PER_PASS = 65536;
+const DESCRIPTORS_PER_PASS = 4096;
+
+/** What all rings of one thread, and all of one device, share. */
+export interface ServiceContext {
+  readonly loop: EventLoop;
+  readonly pool: EntropyPool;
+  readonly starvation: Starvation;
+  readonly limiter: Limiter | undefined;
+  readonly counters: DeviceCounters;
+}
+
+/** Why a pass ended. */
+const Outcome = { Drained: 0, More: 1, HeldForLimit: 2, HeldForEntropy: 3, Faulted: 4 } as const;
+type Outcome = (typeof Outcome)[keyof typeof Outcome];
+
+/** Serves one started and enabled ring until it is stopped. Borrows the call fd. */
+export class RingService implements Workable, Starved, Timer {
+  dueMs = Infinity;
+  /** Requests completed since the ring started. */
+  served = 0;
+  readonly queue: SplitVirtqueue;
+  private readonly context: ServiceContext;
+  private readonly onFault: (fault: Fault) => void;
+  private readonly onBug: (error: unknown) => void;
+  private callFd: Fd | undefined;
+  private queued = false;
+  private held = false;
+  private stopped = false;
+  /** True while the ring is polled and the driver was asked not to kick. */
+  private hot = false;
+  private passBytes = 0;
+  private passRequests = 0;
+
+  constructor(
+    queue: SplitVirtqueue,
+    context: ServiceContext,
+    on: { readonly fault: (fault: Fault) => void; readonly bug: (error: unknown) => void },
+  ) {
+    this.queue = queue;
+    this.context = context;
+    this.onFault = on.fault;
+    this.onBug = on.bug;
+  }
+
+  /** Sets the fd that is signalled; the caller keeps it open until it sets another or stops the service. */
+  useCall(fd: Fd | undefined): void {
+    this.callFd = fd;
+  }
+
+  /** Brings the ring to the loop for a pass. */
+  resume(): void {
+    this.held = false;
+    if (this.queued) return;
+    this.queued = true;
+    this.context.loop.enqueue(this);
+  }
+
+  onDue(): void {
+    this.resume();
+  }
+
+  hasWork(): boolean {
+    return !this.held && this.queue.hasWork();
+  }
+
+  cool(): boolean {
+    this.hot = false;
+    if (this.queued || !this.queue.enableKicks() || this.held) return false;
+    this.queued = true;
+    return true;
+  }
+
+  /** Forgets every promise to come back; nothing is written or signalled afterwards. */
+  stop(): void {
+    this.context.loop.forget(this);
+    this.context.loop.timers.disarm(this);
+    this.context.starvation.forget(this);
+    this.callFd = undefined;
+    this.stopped = true;
+  }
+
+  onCrash(error: unknown): void {
+    this.onBug(error);
+  }
+
+  servePass(): boolean {
+    const { limiter, counters } = this.context;
+    this.queued = false;
+    this.passBytes = 0;
+    this.passRequests = 0;
+    const outcome = this.serveRequests();
+    if (this.passBytes > 0) {
+      counters.bytes += this.passBytes;
+      counters.requests += this.passRequests;
+      this.served += this.passRequests;
+    }
+    this.queue.publish();
+    if (limiter !== undefined && this.passBytes > 0) limiter.charge(performance.now(), this.passBytes);
+    if (outcome !== Outcome.Faulted && this.queue.needsSignal()) this.signalCall();
+    return this.endPass(outcome);
+  }
+
+  /** Serves until the ring is empty, the pass's budget is spent or the request must be held. */
+  private serveRequests(): Outcome {
+    const { limiter, counters } = this.context;
+    let descriptors = 0;
+    for (let chains = 0; chains < CHAINS_PER_PASS; ) {
+      if (!this.queue.hasWork()) {
+        if (this.staysHot() || !this.queue.enableKicks()) return this.queue.vanished ? this.fault() : Outcome.Drained;
+        continue;
+      }
+      let quota = BYTES_PER_PASS - this.passBytes;
+      if (quota === 0) return Outcome.More;
+      if (limiter !== undefined) {
+        quota = Math.min(quota, limiter.available(performance.now()) - this.passBytes);
+        if (quota <= 0) return Outcome.HeldForLimit;
+      }
+      const room = this.queue.peek();
+      if (room === Peek.Corrupt || room === Peek.Vanished) return this.fault();
+      if (room === Peek.Empty) continue;
+      chains++;
+      descriptors += this.queue.walked;
+      if (room === Peek.Malformed) {
+        counters.malformed++;
+        this.queue.complete(0);
+      } else {
+        const written = this.deliver(Math.min(room, quota));
+        if (written < 0) return this.fault();
+        if (written === 0) return Outcome.HeldForEntropy;
+        this.queue.complete(written);
+        this.passBytes += written;
+        this.passRequests++;
+      }
+      if (descriptors >= DESCRIPTORS_PER_PASS) break;
+    }
+    return Outcome.More;
+  }
+
+  /**
+   * Copies up to `wanted` bytes from the pool into the peeked request: the bytes written, fewer when the sources
+   * run dry, or a negative number when guest memory has vanished. What was offered to a guest is never used again.
+   */
+  private deliver(wanted: number): number {
+    const { pool } = this.context;
+    let written = 0;
+    while (written < wanted) {
+      const length = Math.min(pool.ready(), wanted - written);
+      if (length === 0) break;
+      const failed = this.queue.fill(written, pool.memory, pool.offset, length);
+      pool.take(length);
+      if (failed !== 0) return failed;
+      written += length;
+    }
+    return written;
+  }
+
+  /** With polling, a ring that was served in this pass is watched for a while and needs no kicks. */
+  private staysHot(): boolean {
+    const { loop } = this.context;
+    if (!loop.polls || (this.passRequests === 0 && !this.hot)) return false;
+    if (!this.hot) this.queue.suppressKicks();
+    this.hot = true;
+    if (this.passRequests > 0) loop.heat(this);
+    return true;
+  }
+
+  private endPass(outcome: Outcome): boolean {
+    if (this.stopped) return false;
+    const { loop, limiter, counters, starvation } = this.context;
+    this.held = outcome === Outcome.HeldForLimit || outcome === Outcome.HeldForEntropy;
+    switch (outcome) {
+      case Outcome.HeldForLimit:
+        counters.heldForLimit++;
+        loop.timers.arm(this, limiter?.nextReleaseMs() ?? 0);
+        return false;
+      case Outcome.HeldForEntropy:
+        counters.heldForEntropy++;
+        starvation.wait(this);
+        return false;
+      case Outcome.More:
+        this.queued = true;
+        return true;
+      case Outcome.Drained:
+      case Outcome.Faulted:
+        return false;
+    }
+  }
+
+  private fault(): Outcome {
+    const reason = this.queue.corruptionReason;
+    this.onFault(
+      this.queue.vanished || reason === ''
+        ? new Fault('ring', 'memory_vanished', 'guest memory has vanished: the VMM has shrunk its file')
+        : new Fault('ring', 'ring_corrupt', `the guest's ring is corrupt: ${reason}`),
+    );
+    return Outcome.Faulted;
+  }
+
+  /** Tells the driver; a full pipe or a counter at its maximum has told it already. */
+  private signalCall(): void {
+    if (this.callFd === undefined) return;
+    const result = signal(this.callFd);
+    if (result < 0 && result !== -Errno.EAGAIN) {
+      this.onFault(new Fault('ring', 'call_failed', `signalling the guest failed: ${errnoName(result)}`));
+    }
+  }
+}

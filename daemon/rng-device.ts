@@ -1,0 +1,203 @@
+// One entropy device: a socket, the front-end that is connected to it, and what outlives connections (limit, counts).
+//
+// A device serves one front-end at a time, any number one after the other. It is ready for the next one as soon as
+// the last has gone.
+import { errnoName, Errno } from '../shared-memory/errno.js';
+import { EPOLLIN } from '../shared-memory/epoll.js';
+import { asFd, closeFd, type Fd } from '../shared-memory/fd.js';
+import { acceptFrom, peerCredentials } from '../shared-memory/unix-socket.js';
+import type { Fault } from '../protocol/fault.js';
+import { Connection } from './connection.js';
+import { newCounters } from './counters.js';
+import { DeviceState, type MemoryOptions } from './device-state.js';
+import type { EntropyPool } from './entropy/pool.js';
+import type { Starvation } from './entropy/starvation.js';
+import type { EventLoop, Watch, Watcher } from './event-loop.js';
+import { Limiter } from './limiter.js';
+import { LogThrottle } from './log-throttle.js';
+import type { Timer } from './timers.js';
+
+/** Connections accepted in one round. Ours. */
+const ACCEPTS_PER_ROUND = 16;
+/** Without a free descriptor, accepting pauses for this long; the devices that are connected go on. */
+const ACCEPT_PAUSE_MS = 100;
+/** Lines of one kind for one device in 10 s, however many connections make them. Ours. */
+const DEVICE_LOG_LINES = 20;
+const CONNECTION_LOG_LINES = 1;
+
+/** A device as the operator set it up. */
+export interface DeviceOptions {
+  readonly name: string;
+  /** The listening socket, or a connected one (`--fd`), owned by the device from here on. */
+  readonly fd: number;
+  readonly connected: boolean;
+  /** Bytes in any period, and the period in ms; undefined: no limit. */
+  readonly limit: { readonly maxBytes: number; readonly periodMs: number } | undefined;
+  readonly memory: MemoryOptions;
+}
+
+export type LogLevel = 'error' | 'warn' | 'info' | 'debug';
+/** A log line: level, stable code, sentence, and fields for a machine. */
+export type Log = (level: LogLevel, code: string, message: string, fields?: Readonly<Record<string, unknown>>) => void;
+
+/** What all devices of one thread share, and how a device speaks to the rest of the daemon. */
+export interface DeviceContext {
+  readonly loop: EventLoop;
+  readonly pool: EntropyPool;
+  readonly starvation: Starvation;
+  readonly log: Log;
+  /** A connection has ended: dropped views wait for the garbage collector, which needs the thread's own loop. */
+  readonly connectionEnded: () => void;
+  /** The front-end of an inherited connection has gone: there is nothing left for this device to do. */
+  readonly lastConnectionEnded: () => void;
+}
+
+/** Serves the front-ends of one socket, one at a time. */
+export class RngDevice implements Watcher, Timer {
+  dueMs = Infinity;
+  readonly name: string;
+  private readonly options: DeviceOptions;
+  private readonly context: DeviceContext;
+  private readonly counters = newCounters();
+  private readonly limiter: Limiter | undefined;
+  private readonly deviceThrottle = new LogThrottle(DEVICE_LOG_LINES);
+  private connectionThrottle = new LogThrottle(CONNECTION_LOG_LINES);
+  private watch: Watch | undefined;
+  private connection: Connection | undefined;
+
+  constructor(options: DeviceOptions, context: DeviceContext) {
+    this.name = options.name;
+    this.options = options;
+    this.context = context;
+    this.limiter = options.limit && new Limiter(options.limit.maxBytes, options.limit.periodMs);
+  }
+
+  /** Starts to accept, or to serve the inherited connection. */
+  open(): void {
+    const fd = asFd(this.options.fd);
+    if (this.options.connected) {
+      this.serve(fd);
+      return;
+    }
+    const watch = this.context.loop.watch(fd, EPOLLIN, this);
+    if (typeof watch === 'number') throw new Error(`watching the socket of ${this.name}: ${errnoName(watch)}`);
+    this.watch = watch;
+  }
+
+  onEvents(): void {
+    for (let i = 0; i < ACCEPTS_PER_ROUND; i++) {
+      const fd = acceptFrom(asFd(this.options.fd));
+      if (fd === -Errno.EAGAIN) return;
+      if (fd === -Errno.ECONNABORTED || fd === -Errno.EINTR) continue;
+      if (fd < 0) {
+        this.pauseAccepting(fd);
+        return;
+      }
+      this.accept(asFd(fd));
+    }
+  }
+
+  private pauseAccepting(result: number): void {
+    this.log('warn', 'accept_failed', `accepting failed: ${errnoName(result)}; trying again (raise LimitNOFILE)`);
+    if (this.watch !== undefined) this.context.loop.rewatch(this.watch, 0);
+    this.context.loop.timers.arm(this, performance.now() + ACCEPT_PAUSE_MS);
+  }
+
+  onDue(): void {
+    if (this.watch !== undefined) this.context.loop.rewatch(this.watch, EPOLLIN);
+  }
+
+  private accept(fd: Fd): void {
+    if (this.connection !== undefined && !this.connection.hasHungUp()) {
+      const { pid } = peerCredentials(fd);
+      closeFd(fd);
+      this.log('warn', 'busy', `a second front-end (pid ${pid}) was closed: this device serves one at a time`);
+      return;
+    }
+    this.serve(fd);
+  }
+
+  private serve(fd: Fd): void {
+    const { loop, pool, starvation } = this.context;
+    const { pid, uid } = peerCredentials(fd);
+    const before = { ...this.counters };
+    this.connectionThrottle = new LogThrottle(CONNECTION_LOG_LINES);
+    const service = { loop, pool, starvation, limiter: this.limiter, counters: this.counters };
+    const state = new DeviceState(service, this.options.memory, {
+      fault: (fault) => {
+        this.counters.ringFaults++;
+        this.logFault('warn', `the ring was stopped: ${fault.message}`, fault);
+      },
+      memoryNotShared: () => this.logNotShared(),
+      bug: (error) => this.endByBug(error),
+    });
+    const connection = new Connection(fd, loop, state, {
+      refused: (fault) => this.logFault('warn', `a request was refused: ${fault.message}`, fault),
+      ended: (fault) => {
+        const { requests, bytes } = this.counters;
+        this.connectionEnded(fault, { requests: requests - before.requests, bytes: bytes - before.bytes });
+      },
+      bug: (error) => this.endByBug(error),
+    });
+    this.connection = connection;
+    this.log('info', 'connected', `a front-end has connected (pid ${pid}, uid ${uid})`, { pid, uid });
+    connection.open();
+  }
+
+  private connectionEnded(fault: Fault | undefined, served: { requests: number; bytes: number }): void {
+    if (fault !== undefined) {
+      this.counters.connectionFaults++;
+      this.logFault('warn', `the connection was closed: ${fault.message}`, fault);
+    }
+    const { requests, bytes } = served;
+    this.log('info', 'disconnected', `the front-end has gone; it was given ${bytes} bytes in ${requests} requests`, served);
+    this.letGo();
+  }
+
+  private letGo(): void {
+    this.connection = undefined;
+    this.context.connectionEnded();
+    if (this.options.connected) this.context.lastConnectionEnded();
+  }
+
+  private endByBug(error: unknown): void {
+    const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
+    this.log('error', 'internal', `the connection was closed because of a bug in vhost-rngd, please report it: ${text}`);
+    this.connection?.close();
+    this.letGo();
+  }
+
+  private logNotShared(): void {
+    this.logFault(
+      'error',
+      'the guest kicks, but its ring reads as zeros here: the VMM does not share guest memory; start QEMU with ' +
+        '-object memory-backend-memfd,id=mem,size=SIZE,share=on -machine memory-backend=mem',
+      { code: 'memory_not_shared' },
+    );
+  }
+
+  private logFault(level: LogLevel, message: string, fault: { readonly code: string }): void {
+    if (this.connectionThrottle.pass(fault.code) !== undefined) this.log(level, fault.code, message);
+  }
+
+  private log(level: LogLevel, code: string, message: string, fields: Readonly<Record<string, unknown>> = {}): void {
+    const suppressed = this.deviceThrottle.pass(code);
+    if (suppressed === undefined) return;
+    this.context.log(level, code, message, { device: this.name, ...fields, ...(suppressed > 0 && { suppressed }) });
+  }
+
+  onCrash(error: unknown): void {
+    this.endByBug(error);
+  }
+
+  /** Ends the connection and closes the listening socket. */
+  close(): void {
+    this.connection?.close();
+    this.connection = undefined;
+    this.context.loop.timers.disarm(this);
+    if (this.watch === undefined) return;
+    this.context.loop.unwatch(this.watch);
+    closeFd(this.watch.fd);
+    this.watch = undefined;
+  }
+}

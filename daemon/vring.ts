@@ -1,0 +1,306 @@
+// One ring's set-up as the front-end describes it: size, addresses, base, fds, enabled; and when that makes it run.
+//
+// A ring runs when it was started by SET_VRING_KICK, is enabled, and has a size and addresses that the memory
+// table covers. Source: vhost-user, "Ring states" and "Vring state".
+import { EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN } from '../shared-memory/epoll.js';
+import { readEventfd, signal } from '../shared-memory/eventfd.js';
+import { closeFd, fdKind, setNonBlocking, type Fd } from '../shared-memory/fd.js';
+import { asFrontendVirtAddr, type FrontendVirtAddr, type GuestMemory } from '../shared-memory/guest-memory.js';
+import { openRingMemory, ringBytes, type RingPlaces } from '../shared-memory/ring-memory.js';
+import { MAX_QUEUE_SIZE, SplitVirtqueue, type RingFeatures } from '../shared-memory/split-virtqueue.js';
+import { errnoName } from '../shared-memory/errno.js';
+import { Fault } from '../protocol/fault.js';
+import type { Watch, Watcher } from './event-loop.js';
+import { RingService, type ServiceContext } from './ring-service.js';
+import type { Timer } from './timers.js';
+
+/** How often a ring is looked at whose front-end asks for polling (SET_VRING_KICK without an fd). Ours. */
+const POLLED_RING_MS = 1;
+/** SET_VRING_ADDR flag bit 0, VHOST_VRING_F_LOG: accepted, nothing is logged (LOG_ALL is never offered). */
+const VRING_F_LOG = 1;
+const MAX_BASE = 0xffff;
+/** Alignment of each part. Source: virtio-v1.3 §2.7. */
+const ALIGNMENT = { descUserAddr: 16n, availUserAddr: 2n, usedUserAddr: 4n } as const;
+
+/** Where the front-end says the parts of a ring lie; its own virtual addresses. */
+export interface RingAddresses {
+  readonly flags: number;
+  readonly descUserAddr: bigint;
+  readonly usedUserAddr: bigint;
+  readonly availUserAddr: bigint;
+}
+
+/** What a ring tells its device. */
+export interface RingEvents {
+  /** The ring stopped because of a fault; the err fd has been signalled. */
+  fault(fault: Fault): void;
+  /** The guest kicks a ring that it seems never to have written: its memory is not shared with us. */
+  memoryNotShared(): void;
+  /** A bug of ours. */
+  bug(error: unknown): void;
+}
+
+/** A ring from SET_VRING_NUM to GET_VRING_BASE. Owns its kick, call and err fds. */
+export class Vring implements Watcher, Timer {
+  dueMs = Infinity;
+  enabled = false;
+  private readonly context: ServiceContext;
+  private readonly events: RingEvents;
+  private size = 0;
+  private base = 0;
+  private addresses: RingAddresses | undefined;
+  /** Set by SET_VRING_KICK, cleared when the ring stops: the spec's "started". */
+  private started = false;
+  private faulted = false;
+  private kickFd: Fd | undefined;
+  private kickWatch: Watch | undefined;
+  private callFd: Fd | undefined;
+  private errFd: Fd | undefined;
+  private service: RingService | undefined;
+  private kicksOfUntouchedRing = 0;
+
+  constructor(context: ServiceContext, events: RingEvents) {
+    this.context = context;
+    this.events = events;
+  }
+
+  get running(): boolean {
+    return this.service !== undefined;
+  }
+
+  setNum(num: number): Fault | undefined {
+    if (this.running) return refuse('vring_running', 'expected SET_VRING_NUM while the ring is stopped');
+    if (num === 0 || num > MAX_QUEUE_SIZE || (num & (num - 1)) !== 0) {
+      return refuse('vring_num', `expected a power of two from 1 to ${MAX_QUEUE_SIZE}, got ${num}`);
+    }
+    this.size = num;
+    return undefined;
+  }
+
+  setBase(base: number): Fault | undefined {
+    if (this.running) return refuse('vring_running', 'expected SET_VRING_BASE while the ring is stopped');
+    if (base > MAX_BASE) return refuse('vring_base', `expected a base from 0 to ${MAX_BASE}, got ${base}`);
+    this.base = base;
+    return undefined;
+  }
+
+  /** Takes addresses that `memory` covers; a running ring moves there. */
+  setAddresses(addresses: RingAddresses, memory: GuestMemory | undefined): Fault | undefined {
+    if (this.size === 0) return refuse('vring_no_num', 'expected SET_VRING_NUM before SET_VRING_ADDR');
+    if (memory === undefined) return refuse('vring_no_memory', 'expected a memory table before SET_VRING_ADDR');
+    if ((addresses.flags & ~VRING_F_LOG) !== 0) {
+      return refuse('vring_flags', `expected vring flags 0 or 1, got 0x${addresses.flags.toString(16)}`);
+    }
+    for (const part of ['descUserAddr', 'availUserAddr', 'usedUserAddr'] as const) {
+      if (addresses[part] % ALIGNMENT[part] !== 0n) {
+        return refuse(
+          'vring_alignment',
+          `expected ${part} aligned to ${ALIGNMENT[part].toString()}, got 0x${addresses[part].toString(16)}`,
+        );
+      }
+    }
+    const places = this.places(addresses, memory);
+    if (places instanceof Fault) return places;
+    this.addresses = addresses;
+    this.clearFault();
+    return undefined;
+  }
+
+  /** Starts the ring (adopts `fd`; undefined: the front-end wants polling). The old kick fd is let go first. */
+  setKick(fd: Fd | undefined): Fault | undefined {
+    if (fd !== undefined && fdKind(fd) !== 'eventfd') {
+      const kind = fdKind(fd);
+      closeFd(fd);
+      return refuse('kick_fd_kind', `expected an eventfd as kick, got a ${kind}`);
+    }
+    this.dropKick();
+    if (fd !== undefined) {
+      setNonBlocking(fd);
+      const watch = this.context.loop.watch(fd, EPOLLIN | EPOLLET, this);
+      if (typeof watch === 'number') {
+        closeFd(fd);
+        return refuse('kick_fd_watch', `expected a kick fd that can be watched, got ${errnoName(watch)}`);
+      }
+      this.kickWatch = watch;
+      this.kickFd = fd;
+    }
+    this.started = true;
+    this.clearFault();
+    this.service?.resume();
+    return undefined;
+  }
+
+  /** Adopts the fd that tells the guest of completed requests; a running ring signals it once, at once. */
+  setCall(fd: Fd | undefined): Fault | undefined {
+    const refused = notSignallable(fd, 'call');
+    if (refused) return refused;
+    if (this.callFd !== undefined) closeFd(this.callFd);
+    this.callFd = fd;
+    this.service?.useCall(fd);
+    if (this.running && fd !== undefined) signal(fd);
+    return undefined;
+  }
+
+  /** Adopts the fd that tells the front-end of a ring that was stopped by a fault. */
+  setErr(fd: Fd | undefined): Fault | undefined {
+    const refused = notSignallable(fd, 'err');
+    if (refused) return refused;
+    if (this.errFd !== undefined) closeFd(this.errFd);
+    this.errFd = fd;
+    return undefined;
+  }
+
+  /** Starts, stops or leaves the ring as its set-up now says. */
+  update(memory: GuestMemory | undefined, features: RingFeatures): void {
+    const wanted = this.started && this.enabled && !this.faulted && this.addresses !== undefined;
+    if (!wanted || memory === undefined) {
+      this.halt();
+    } else if (this.service === undefined) {
+      this.run(memory, features);
+    }
+  }
+
+  /** Takes newly negotiated features into use; a running ring re-reads its mode at its next pass. */
+  useFeatures(features: RingFeatures): void {
+    this.service?.queue.useFeatures(features);
+    this.service?.resume();
+  }
+
+  /** Goes on in another memory table, or stops with a fault when that no longer covers the ring. */
+  moveTo(memory: GuestMemory, features: RingFeatures): void {
+    if (this.service === undefined) return;
+    this.halt();
+    this.run(memory, features);
+  }
+
+  private places(addresses: RingAddresses, memory: GuestMemory): RingPlaces | Fault {
+    const find = (name: keyof typeof ringBytes, address: bigint) =>
+      memory.findFrontend(asFrontendVirtAddr(address), ringBytes[name](this.size)) ?? uncovered(name, asFrontendVirtAddr(address));
+    const descTable = find('descTable', addresses.descUserAddr);
+    const availRing = find('availRing', addresses.availUserAddr);
+    const usedRing = find('usedRing', addresses.usedUserAddr);
+    if (descTable instanceof Fault) return descTable;
+    if (availRing instanceof Fault) return availRing;
+    return usedRing instanceof Fault ? usedRing : { descTable, availRing, usedRing };
+  }
+
+  private run(memory: GuestMemory, features: RingFeatures): void {
+    if (this.addresses === undefined) return;
+    const places = this.places(this.addresses, memory);
+    if (places instanceof Fault) {
+      this.stopWithFault(new Fault('ring', places.code, places.message));
+      return;
+    }
+    const ring = openRingMemory(places, this.size);
+    const queue = new SplitVirtqueue(this.size, ring, memory, { base: this.base, features });
+    this.service = new RingService(queue, this.context, {
+      fault: (fault) => this.stopWithFault(fault),
+      bug: (error) => this.events.bug(error),
+    });
+    this.service.useCall(this.callFd);
+    this.service.resume();
+    if (this.kickFd === undefined) this.onDue();
+  }
+
+  /** The ring no longer runs: nothing is written or signalled; where it stopped is kept as its base. */
+  private halt(): void {
+    if (this.service === undefined) return;
+    this.base = this.service.queue.base;
+    this.service.stop();
+    this.service = undefined;
+    this.context.loop.timers.disarm(this);
+  }
+
+  private stopWithFault(fault: Fault): void {
+    this.halt();
+    this.faulted = true;
+    if (this.errFd !== undefined) signal(this.errFd);
+    this.events.fault(fault);
+  }
+
+  private clearFault(): void {
+    this.faulted = false;
+  }
+
+  /** GET_VRING_BASE: stops at once, lets kick and call go, and gives the first index that was not served. */
+  stop(): number {
+    this.halt();
+    this.started = false;
+    this.clearFault();
+    this.dropKick();
+    this.setCall(undefined);
+    return this.base;
+  }
+
+  /** Back to the state of a new connection, fds closed. */
+  reset(): void {
+    this.stop();
+    this.setErr(undefined);
+    this.enabled = false;
+    this.size = 0;
+    this.base = 0;
+    this.addresses = undefined;
+    this.kicksOfUntouchedRing = 0;
+  }
+
+  private dropKick(): void {
+    if (this.kickWatch !== undefined) this.context.loop.unwatch(this.kickWatch);
+    if (this.kickFd !== undefined) closeFd(this.kickFd);
+    this.kickWatch = undefined;
+    this.kickFd = undefined;
+  }
+
+  /** A kick. Its counter is not read: the edge has told all there is. */
+  onEvents(events: number): void {
+    if ((events & EPOLLHUP) !== 0 && this.kickWatch !== undefined) {
+      this.context.loop.unwatch(this.kickWatch);
+      this.kickWatch = undefined;
+      return;
+    }
+    if ((events & EPOLLERR) !== 0 && this.kickFd !== undefined) readEventfd(this.kickFd);
+    if (this.service === undefined) return;
+    this.service.resume();
+    if (this.service.served === 0) this.lookForSharing(this.service);
+  }
+
+  /**
+   * QEMU without share=on passes the fd but keeps the guest's pages to itself: the guest kicks, and the ring stays
+   * all zeros here. The counter tells kicks that one event stands for; the first one is QEMU's own.
+   */
+  private lookForSharing(service: RingService): void {
+    if (this.kickFd === undefined || service.queue.hasWork()) return;
+    this.kicksOfUntouchedRing += Math.max(1, readEventfd(this.kickFd));
+    if (this.kicksOfUntouchedRing >= 2 && service.queue.looksUntouched()) this.events.memoryNotShared();
+  }
+
+  onCrash(error: unknown): void {
+    this.events.bug(error);
+  }
+
+  /** A ring without a kick fd is looked at on a timer. */
+  onDue(): void {
+    if (this.service === undefined) return;
+    this.service.resume();
+    this.context.loop.timers.arm(this, performance.now() + POLLED_RING_MS);
+  }
+}
+
+function refuse(code: string, message: string): Fault {
+  return new Fault('request', code, message);
+}
+
+function uncovered(part: string, address: FrontendVirtAddr): Fault {
+  return refuse('vring_uncovered', `expected the ${part} within one memory region, got front-end address 0x${address.toString(16)}`);
+}
+
+/** call and err are written to: an eventfd, or the pipe or socket that virtio_uml passes. Closes what it refuses. */
+function notSignallable(fd: Fd | undefined, role: 'call' | 'err'): Fault | undefined {
+  if (fd === undefined) return undefined;
+  const kind = fdKind(fd);
+  if (kind !== 'eventfd' && kind !== 'pipe' && kind !== 'socket') {
+    closeFd(fd);
+    return refuse(`${role}_fd_kind`, `expected an eventfd, pipe or socket as ${role}, got a ${kind}`);
+  }
+  setNonBlocking(fd);
+  return undefined;
+}
