@@ -69,7 +69,9 @@ export class Connection implements Watcher, Timer {
   open(): void {
     const watch = this.loop.watch(this.fd, EPOLLIN | EPOLLRDHUP, this);
     if (typeof watch === 'number') {
-      this.end(new Fault('connection', 'socket_watch', `watching the connection failed: ${errnoName(watch)}`));
+      this.end(
+        new Fault('connection', 'socket_watch', `watching the connection failed: ${errnoName(watch)}`),
+      );
       return;
     }
     this.watch = watch;
@@ -87,17 +89,30 @@ export class Connection implements Watcher, Timer {
   }
 
   private receiveMessages(): void {
-    for (let handled = 0; handled < MESSAGES_PER_ROUND && !this.ended; ) {
-      const wanted = HEADER_BYTES + (this.header?.payloadBytes ?? 0);
-      if (this.received < wanted && !this.receive(wanted)) return;
-      if (this.received < wanted) continue;
-      if (this.header === undefined) {
-        this.takeHeader();
-        if (this.ended || (this.header as Header | undefined)?.payloadBytes !== 0) continue;
-      }
+    for (let handled = 0; handled < MESSAGES_PER_ROUND; handled++) {
+      if (!this.receiveHeader() || !this.receivePayload()) return;
       this.takeMessage();
-      handled++;
     }
+  }
+
+  /** True once a valid header is here. */
+  private receiveHeader(): boolean {
+    if (this.header !== undefined) return true;
+    if (!this.receiveUpTo(HEADER_BYTES)) return false;
+    this.header = this.checkedHeader();
+    return this.header !== undefined;
+  }
+
+  /** True once the payload that the header announces is here too. */
+  private receivePayload(): boolean {
+    return this.header !== undefined && this.receiveUpTo(HEADER_BYTES + this.header.payloadBytes);
+  }
+
+  private receiveUpTo(wanted: number): boolean {
+    while (this.received < wanted) {
+      if (this.ended || !this.receive(wanted)) return false;
+    }
+    return !this.ended;
   }
 
   /** Reads towards `wanted` bytes of this message; false when there is nothing more to do now. */
@@ -108,7 +123,11 @@ export class Connection implements Watcher, Timer {
     if (got === -Errno.EINTR) return true;
     if (got === FDS_TRUNCATED) {
       this.end(
-        new Fault('connection', 'fds_truncated', `expected at most ${MAX_RECEIVED_FDS} fds with a message, got more, or no free descriptor here (raise LimitNOFILE)`),
+        new Fault(
+          'connection',
+          'fds_truncated',
+          `expected at most ${MAX_RECEIVED_FDS} fds with a message, got more, or no free descriptor here (raise LimitNOFILE)`,
+        ),
       );
       return false;
     }
@@ -127,22 +146,35 @@ export class Connection implements Watcher, Timer {
     }
     if (this.received === 0) return undefined;
     const expected = HEADER_BYTES + (this.header?.payloadBytes ?? 0);
-    return new Fault('connection', 'message_cut', `expected ${expected} bytes of a message, got ${this.received} and the end`);
+    return new Fault(
+      'connection',
+      'message_cut',
+      `expected ${expected} bytes of a message, got ${this.received} and the end`,
+    );
   }
 
-  private takeHeader(): void {
+  /** The header in the buffer; undefined when it is refused, and the connection has ended. */
+  private checkedHeader(): Header | undefined {
     const header = decodeHeader(this.incoming.bytes.subarray(0, HEADER_BYTES));
     if (header instanceof Fault) {
       this.end(header);
-      return;
+      return undefined;
     }
     const spec = frontendRequestSpec(header.request);
     if (header.reply) {
-      this.end(new Fault('connection', 'reply_flag', `expected a request, got a reply to ${frontendRequestName(header.request)}`));
+      this.end(
+        new Fault(
+          'connection',
+          'reply_flag',
+          `expected a request, got a reply to ${frontendRequestName(header.request)}`,
+        ),
+      );
     } else if (spec === undefined) {
-      this.end(new Fault('connection', 'unknown_request', `expected a known request, got request ${header.request}`));
+      this.end(
+        new Fault('connection', 'unknown_request', `expected a known request, got request ${header.request}`),
+      );
     }
-    this.header = header;
+    return this.ended ? undefined : header;
   }
 
   /** Handles the complete message in the buffer, and sends what is due. */
@@ -176,7 +208,11 @@ export class Connection implements Watcher, Timer {
       message instanceof Fault
         ? message
         : surplus
-          ? new Fault('request', 'surplus_fds', `expected at most ${most} fds with ${frontendRequestName(header.request)}, got ${fds.length}`)
+          ? new Fault(
+              'request',
+              'surplus_fds',
+              `expected at most ${most} fds with ${frontendRequestName(header.request)}, got ${fds.length}`,
+            )
           : this.state.handle(message, fds);
     if (handled instanceof Fault) {
       this.refuse(header, handled);
@@ -203,7 +239,13 @@ export class Connection implements Watcher, Timer {
     this.queuedBytes += reply.length;
     this.flush();
     if (this.queuedBytes > MAX_QUEUED_REPLY_BYTES) {
-      this.end(new Fault('connection', 'replies_not_read', `expected replies to be read, got ${this.queuedBytes} bytes waiting`));
+      this.end(
+        new Fault(
+          'connection',
+          'replies_not_read',
+          `expected replies to be read, got ${this.queuedBytes} bytes waiting`,
+        ),
+      );
     }
   }
 
@@ -216,7 +258,11 @@ export class Connection implements Watcher, Timer {
       const sent = messages.send(this.fd, outgoing, { offset: 0, length: reply.length });
       if (sent === -Errno.EAGAIN || sent === -Errno.EINTR) break;
       if (sent < 0) {
-        this.end(sent === -Errno.EPIPE ? undefined : new Fault('connection', 'socket_failed', `sending failed: ${errnoName(sent)}`));
+        this.end(
+          sent === -Errno.EPIPE
+            ? undefined
+            : new Fault('connection', 'socket_failed', `sending failed: ${errnoName(sent)}`),
+        );
         return;
       }
       this.queuedBytes -= sent;
@@ -232,7 +278,13 @@ export class Connection implements Watcher, Timer {
   /** A message was begun and not finished in time. */
   onDue(): void {
     const seconds = MESSAGE_TIMEOUT_MS / 1000;
-    this.end(new Fault('connection', 'message_timeout', `expected a whole message within ${seconds} s, got ${this.received} bytes`));
+    this.end(
+      new Fault(
+        'connection',
+        'message_timeout',
+        `expected a whole message within ${seconds} s, got ${this.received} bytes`,
+      ),
+    );
   }
 
   onCrash(error: unknown): void {

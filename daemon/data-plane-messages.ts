@@ -6,7 +6,12 @@ import type { SourceSpec } from './entropy/source-spec.js';
 export type SourceSetup =
   | { readonly kind: 'immediate'; readonly spec: SourceSpec }
   /** Read by a thread of its own, which fills the queue at `address`. */
-  | { readonly kind: 'fed'; readonly spec: SourceSpec; readonly address: number; readonly control: SharedArrayBuffer };
+  | {
+      readonly kind: 'fed';
+      readonly spec: SourceSpec;
+      readonly address: number;
+      readonly control: SharedArrayBuffer;
+    };
 
 /** What a data-plane worker is started with. */
 export interface DataPlaneSetup {

@@ -1,7 +1,7 @@
 // The data-plane thread: it owns every vhost-user connection, mapping and ring, and blocks in epoll_wait(2) only.
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { errnoName } from '../shared-memory/errno.js';
-import type { DataPlaneMessage, DataPlaneSetup, SourceSetup, StopMessage } from './data-plane-messages.js';
+import type { DataPlaneMessage, DataPlaneSetup, SourceSetup } from './data-plane-messages.js';
 import { EntropyPool } from './entropy/pool.js';
 import { FedSource } from './entropy/fed-queue.js';
 import { type EntropySource, GetrandomSource, KernelRandomSource } from './entropy/source.js';
@@ -27,10 +27,16 @@ const failures = new LogThrottle(1);
 const sources = setup.sources.map(openSource);
 const pool = new EntropyPool(sources, (source, result) => {
   if (failures.pass(source.spec) === undefined) return;
-  log('error', 'source_failed', `reading ${source.spec} failed: ${errnoName(result)}`, { source: source.spec });
+  log('error', 'source_failed', `reading ${source.spec} failed: ${errnoName(result)}`, {
+    source: source.spec,
+  });
 });
 if (!pool.locked) {
-  log('warn', 'pool_not_locked', 'waiting entropy could not be locked in RAM: raise LimitMEMLOCK to 64 KiB or more');
+  log(
+    'warn',
+    'pool_not_locked',
+    'waiting entropy could not be locked in RAM: raise LimitMEMLOCK to 64 KiB or more',
+  );
 }
 const loop = new EventLoop(setup.busyPollUs, () => pool.topUp());
 const starvation = new Starvation(loop.timers);
@@ -50,9 +56,13 @@ const devices = setup.devices.map(
 
 watchWakeUp(loop, setup.wakeFd, () => {
   if (parentPort !== null) {
-    for (let got = receiveMessageOnPort(parentPort); got !== undefined; got = receiveMessageOnPort(parentPort)) {
-      const message = got.message as StopMessage;
-      stopping ||= message.kind === 'stop';
+    for (
+      let got = receiveMessageOnPort(parentPort);
+      got !== undefined;
+      got = receiveMessageOnPort(parentPort)
+    ) {
+      // 'stop' is the only message there is; a later one will be told apart by its kind.
+      stopping = true;
     }
   }
   if (stopping) loop.pause();

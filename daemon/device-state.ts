@@ -6,7 +6,14 @@ import { GuestMemory } from '../shared-memory/guest-memory.js';
 import type { MemoryPolicy, RegionDescription } from '../shared-memory/memory-region.js';
 import type { RingFeatures } from '../shared-memory/split-virtqueue.js';
 import { Fault } from '../protocol/fault.js';
-import { has, maskOf, ProtocolFeature, protocolFeatureNames, VirtioFeature, virtioFeatureNames } from '../protocol/features.js';
+import {
+  has,
+  maskOf,
+  ProtocolFeature,
+  protocolFeatureNames,
+  VirtioFeature,
+  virtioFeatureNames,
+} from '../protocol/features.js';
 import type { FrontendMessage } from '../protocol/message.js';
 import { encodeU64Reply, encodeVringStateReply } from '../protocol/reply.js';
 import { FrontendRequest, frontendRequestName } from '../protocol/request.js';
@@ -99,7 +106,10 @@ export class DeviceState {
 
   /** For the log: what was negotiated. */
   describe(): { readonly features: string[]; readonly protocolFeatures: string[] } {
-    return { features: virtioFeatureNames(this.features), protocolFeatures: protocolFeatureNames(this.protocolFeatures) };
+    return {
+      features: virtioFeatureNames(this.features),
+      protocolFeatures: protocolFeatureNames(this.protocolFeatures),
+    };
   }
 
   /**
@@ -162,7 +172,9 @@ export class DeviceState {
   private setFeatures(features: bigint): Handled {
     const foreign = features & ~(OFFERED_FEATURES | TOLERATED_FEATURES);
     if (foreign !== 0n) {
-      const fix = FEATURE_FIXES.find(([bit]) => has(foreign, bit))?.[1] ?? 'this VMM enables features that were not offered';
+      const fix =
+        FEATURE_FIXES.find(([bit]) => has(foreign, bit))?.[1] ??
+        'this VMM enables features that were not offered';
       const names = virtioFeatureNames(foreign).join(', ');
       return refuse('features_not_offered', `expected features that were offered, got ${names}: ${fix}`);
     }
@@ -186,7 +198,10 @@ export class DeviceState {
     }
     if (foreign !== 0n) {
       const names = protocolFeatureNames(foreign).join(', ');
-      return refuse('protocol_features_not_offered', `expected protocol features that were offered, got ${names}`);
+      return refuse(
+        'protocol_features_not_offered',
+        `expected protocol features that were offered, got ${names}`,
+      );
     }
     this.protocolFeatures = features;
     return undefined;
@@ -208,7 +223,8 @@ export class DeviceState {
 
   private setBackendReqFd(fds: Fd[]): Handled {
     const fd = fds.shift();
-    if (fd === undefined) return refuse('backend_req_fd', 'expected a socket with SET_BACKEND_REQ_FD, got no fd');
+    if (fd === undefined)
+      return refuse('backend_req_fd', 'expected a socket with SET_BACKEND_REQ_FD, got no fd');
     if (fdKind(fd) !== 'socket') {
       fds.push(fd);
       return refuse('backend_req_fd', `expected a socket with SET_BACKEND_REQ_FD, got a ${fdKind(fd)}`);
@@ -258,7 +274,10 @@ export class DeviceState {
   private remMemReg(description: RegionDescription): Handled {
     const region = this.memory?.find(description);
     if (region === undefined || this.memory === undefined) {
-      return refuse('memory_region_unknown', `expected a known memory region, got 0x${description.guestPhysAddr.toString(16)}`);
+      return refuse(
+        'memory_region_unknown',
+        `expected a known memory region, got 0x${description.guestPhysAddr.toString(16)}`,
+      );
     }
     this.useMemory(this.memory.without(region));
     // SAFETY: the ring has just left this table, so nothing refers to the region's views any more.
@@ -293,7 +312,9 @@ export class DeviceState {
     });
   }
 
-  private setVringAddr(message: Extract<FrontendMessage, { request: typeof FrontendRequest.SetVringAddr }>): Handled {
+  private setVringAddr(
+    message: Extract<FrontendMessage, { request: typeof FrontendRequest.SetVringAddr }>,
+  ): Handled {
     const refused = this.vring.setAddresses(message, this.memory);
     if (refused !== undefined || this.memory === undefined) return refused;
     this.vring.moveTo(this.memory, this.ringFeatures());
@@ -305,7 +326,10 @@ export class DeviceState {
     const fd = fds.shift();
     if (noFd !== (fd === undefined)) {
       if (fd !== undefined) closeFd(fd);
-      return refuse('vring_fd', `expected ${noFd ? 'no fd' : 'an fd'} with ${frontendRequestName(request)}, as its bit 8 says`);
+      return refuse(
+        'vring_fd',
+        `expected ${noFd ? 'no fd' : 'an fd'} with ${frontendRequestName(request)}, as its bit 8 says`,
+      );
     }
     if (request === FrontendRequest.SetVringCall) return this.vring.setCall(fd);
     if (request === FrontendRequest.SetVringErr) return this.vring.setErr(fd);
@@ -347,5 +371,8 @@ function refuse(code: string, message: string): Fault {
 }
 
 function notNegotiated(request: number): Fault {
-  return refuse('not_negotiated', `expected a request of a negotiated feature, got ${frontendRequestName(request)}`);
+  return refuse(
+    'not_negotiated',
+    `expected a request of a negotiated feature, got ${frontendRequestName(request)}`,
+  );
 }

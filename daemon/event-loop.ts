@@ -117,7 +117,7 @@ export class EventLoop {
   /** Runs until pause(). */
   run(): void {
     this.pauseRequested = false;
-    while (!this.pauseRequested) {
+    while (!this.shallPause()) {
       const busy = this.ready.length > 0 || this.hot.length > 0;
       const events = this.epoll.wait(busy ? 0 : this.timers.timeoutMs());
       for (let i = 0; i < events; i++) this.dispatch(i);
@@ -126,6 +126,10 @@ export class EventLoop {
       if (this.hot.length > 0) this.pollHot();
       this.betweenRequests();
     }
+  }
+
+  private shallPause(): boolean {
+    return this.pauseRequested;
   }
 
   private dispatch(i: number): void {
@@ -158,7 +162,7 @@ export class EventLoop {
   /** Watches the hot rings for one spell, and longer as long as requests come. */
   private pollHot(): void {
     const spellEnd = performance.now() + SPELL_MS;
-    let now = 0;
+    let now: number;
     do {
       for (let look = 0; look < LOOKS_PER_CLOCK; look++) {
         for (const work of this.hot) if (work.hasWork()) this.serve(work);

@@ -68,17 +68,26 @@ export function removeSocketFile(socket: ListeningSocket): void {
 function checkPath(path: string): Fault | undefined {
   const bytes = Buffer.byteLength(path);
   if (bytes > MAX_SOCKET_PATH_BYTES) {
-    return refuse('socket_path_long', `expected a socket path of at most ${MAX_SOCKET_PATH_BYTES} bytes, got ${bytes}: ${path}`);
+    return refuse(
+      'socket_path_long',
+      `expected a socket path of at most ${MAX_SOCKET_PATH_BYTES} bytes, got ${bytes}: ${path}`,
+    );
   }
   const folder = dirname(path);
   let stat: Stats;
   try {
     stat = statSync(folder);
   } catch {
-    return refuse('socket_folder_missing', `expected the folder ${folder}, which is not there: mkdir -p ${folder}`);
+    return refuse(
+      'socket_folder_missing',
+      `expected the folder ${folder}, which is not there: mkdir -p ${folder}`,
+    );
   }
   if ((stat.mode & WORLD_WRITABLE) !== 0 && (stat.mode & STICKY) === 0) {
-    return refuse('socket_folder_open', `expected a folder that not everyone may change, got ${folder}: chmod o-w ${folder}`);
+    return refuse(
+      'socket_folder_open',
+      `expected a folder that not everyone may change, got ${folder}: chmod o-w ${folder}`,
+    );
   }
   return undefined;
 }
@@ -89,7 +98,10 @@ function clearStale(path: string): Fault | undefined {
   if (stat === undefined) return undefined;
   if (!stat.isSocket()) {
     const kind = stat.isSymbolicLink() ? 'a symbolic link' : stat.isDirectory() ? 'a directory' : 'a file';
-    return refuse('socket_path_taken', `expected a free path or an old socket, got ${kind}: choose another path or remove ${path}`);
+    return refuse(
+      'socket_path_taken',
+      `expected a free path or an old socket, got ${kind}: choose another path or remove ${path}`,
+    );
   }
   const probe = openSocket({ nonBlocking: true });
   if (probe < 0) return refuse('socket_failed', `socket: ${errnoName(probe)}`);

@@ -1,7 +1,7 @@
 // The daemon's log: pino's records on standard error, as JSON or as text, by an output that never blocks.
 import { writeSync } from 'node:fs';
 import { pino } from 'pino';
-import { isWritable } from '../shared-memory/libc.js';
+import { poll, POLLOUT } from '../shared-memory/libc.js';
 import type { Log, LogLevel } from './rng-device.js';
 
 export const LOG_FORMATS = ['text', 'json'] as const;
@@ -27,20 +27,35 @@ class NonBlockingStderr implements LineOutput {
   private dropped = 0;
 
   write(line: string): void {
-    if (this.dropped > 0 && this.put(`${this.dropped} log lines were dropped: standard error was full\n`)) this.dropped = 0;
+    if (this.dropped > 0 && this.put(`${this.dropped} log lines were dropped: standard error was full\n`))
+      this.dropped = 0;
     if (!this.put(line)) this.dropped++;
   }
 
   private put(line: string): boolean {
-    if (!isWritable(STDERR)) return false;
+    if (poll(STDERR, POLLOUT, 0) !== POLLOUT) return false;
     const bytes = Buffer.from(line);
-    const cut = bytes.length > MAX_LINE_BYTES ? Buffer.concat([bytes.subarray(0, MAX_LINE_BYTES - 1), Buffer.from('\n')]) : bytes;
+    const cut =
+      bytes.length > MAX_LINE_BYTES
+        ? Buffer.concat([bytes.subarray(0, MAX_LINE_BYTES - 1), Buffer.from('\n')])
+        : bytes;
     try {
       return writeSync(STDERR, cut) === cut.length;
     } catch {
       return false;
     }
   }
+}
+
+/** The fields of a record that the text form shows. */
+interface LogRecord {
+  readonly level: string;
+  readonly time: string;
+  readonly code: string;
+  readonly msg: string;
+  readonly device?: string;
+  readonly source?: string;
+  readonly suppressed?: number;
 }
 
 /** One record as a line of text: `2026-01-31T12:00:00.000Z info rng0: listening …`. */
@@ -55,14 +70,12 @@ class TextOutput implements LineOutput {
   }
 
   write(line: string): void {
-    const record = JSON.parse(line) as Record<string, unknown>;
-    const level = String(record['level']);
-    const head = this.journal ? `<${PRIORITIES[level] ?? 6}>` : `${String(record['time'])} ${level} `;
-    const subject = record['device'] ?? record['source'];
-    const about = subject === undefined ? '' : `${String(subject)}: `;
-    const text = `${about}${String(record['msg'])} [${String(record['code'])}]`;
-    const suppressed = record['suppressed'] === undefined ? '' : ` (${String(record['suppressed'])} more like this before)`;
-    this.output.write(`${head}${escapeControl(text)}${suppressed}\n`);
+    const record = JSON.parse(line) as LogRecord;
+    const head = this.journal ? `<${PRIORITIES[record.level] ?? 6}>` : `${record.time} ${record.level} `;
+    const subject = record.device ?? record.source;
+    const about = subject === undefined ? '' : `${subject}: `;
+    const more = record.suppressed === undefined ? '' : ` (${record.suppressed} more like this before)`;
+    this.output.write(`${head}${escapeControl(`${about}${record.msg} [${record.code}]`)}${more}\n`);
   }
 }
 
@@ -74,7 +87,8 @@ function escapeControl(text: string): string {
 /** Opens the log. Under systemd's journal (JOURNAL_STREAM) text lines carry a priority. */
 export function openLog(options: { readonly format: LogFormat; readonly level: LogLevel }): Log {
   const stderr = new NonBlockingStderr();
-  const output = options.format === 'json' ? stderr : new TextOutput(stderr, process.env['JOURNAL_STREAM'] !== undefined);
+  const output =
+    options.format === 'json' ? stderr : new TextOutput(stderr, process.env['JOURNAL_STREAM'] !== undefined);
   const logger = pino(
     {
       level: options.level,

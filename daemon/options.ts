@@ -77,22 +77,49 @@ export function defineCommand(version: string): Command {
     .argument('[nothing...]', 'no arguments are taken')
     .option('--socket-path <path>', 'listen here for a VMM; may be repeated: one device each', collect, [])
     .option('--fd <n>', 'use an inherited socket, listening or connected, instead', integer(0, 2 ** 31 - 1))
-    .option('--source <spec>', 'random[:PATH], hwrng[:PATH] or getrandom; may be repeated, best first', collect, [])
+    .option(
+      '--source <spec>',
+      'random[:PATH], hwrng[:PATH] or getrandom; may be repeated, best first',
+      collect,
+      [],
+    )
     .option('--max-bytes <n>', 'give each device at most so many bytes in any period', integer(1, most))
     .option('--period <ms>', `length of the period (default: ${DEFAULT_PERIOD_MS})`, integer(1, 2 ** 31 - 1))
-    .option('--busy-poll-us <n>', 'watch a ring for so long after a request; auto is 0 in this version', busyPoll, 0)
+    .option(
+      '--busy-poll-us <n>',
+      'watch a ring for so long after a request; auto is 0 in this version',
+      busyPoll,
+      0,
+    )
     .addOption(
-      new Option('--memory <policy>', 'guest memory whose file can be shrunk: guard every access, refuse it, or trust the VMM')
+      new Option(
+        '--memory <policy>',
+        'guest memory whose file can be shrunk: guard every access, refuse it, or trust the VMM',
+      )
         .choices(MEMORY_POLICIES)
         .default('guard'),
     )
-    .option('--mem-slots <n>', 'offer CONFIGURE_MEM_SLOTS with so many slots; 0: do not offer it', integer(0, MAX_SLOTS), 0)
+    .option(
+      '--mem-slots <n>',
+      'offer CONFIGURE_MEM_SLOTS with so many slots; 0: do not offer it',
+      integer(0, MAX_SLOTS),
+      0,
+    )
     .option('--socket-mode <octal>', 'mode of the socket files', octalMode, 0o660)
     .option('--socket-group <group>', 'group of the socket files, by name or number')
-    .addOption(new Option('--log-format <format>', 'form of the log on standard error').choices(LOG_FORMATS).default('text'))
-    .addOption(new Option('--log-level <level>', 'least level that is logged').choices(LOG_LEVELS).default('info'))
+    .addOption(
+      new Option('--log-format <format>', 'form of the log on standard error')
+        .choices(LOG_FORMATS)
+        .default('text'),
+    )
+    .addOption(
+      new Option('--log-level <level>', 'least level that is logged').choices(LOG_LEVELS).default('info'),
+    )
     .option('--allow-test-sources', 'allow file:PATH as a source, which is no entropy', false)
-    .option('--print-capabilities', 'print what vhost-user front-ends and management want to know, as JSON, and exit')
+    .option(
+      '--print-capabilities',
+      'print what vhost-user front-ends and management want to know, as JSON, and exit',
+    )
     .exitOverride();
 }
 
@@ -118,8 +145,10 @@ export function parseOptions(args: readonly string[], version: string): Options 
 function check(raw: RawOptions): Options | Fault {
   const { socketPath, fd, maxBytes, period } = raw;
   if (fd !== undefined && socketPath.length > 0) return usage('expected --socket-path or --fd, got both');
-  if (fd !== undefined && fd < 3) return usage(`expected an inherited socket as --fd, got ${fd}, a standard stream`);
-  if (maxBytes === undefined && period !== undefined) return usage('expected --max-bytes with --period, got --period alone');
+  if (fd !== undefined && fd < 3)
+    return usage(`expected an inherited socket as --fd, got ${fd}, a standard stream`);
+  if (maxBytes === undefined && period !== undefined)
+    return usage('expected --max-bytes with --period, got --period alone');
   const twice = socketPath.find((path, i) => socketPath.indexOf(path) !== i);
   if (twice !== undefined) return usage(`expected each --socket-path once, got ${twice} twice`);
   const sources = parseSources(raw);
@@ -143,7 +172,8 @@ function parseSources(raw: RawOptions): SourceSpec[] | Fault {
   for (const text of raw.source.length > 0 ? raw.source : ['random']) {
     const spec = parseSourceSpec(text, raw.allowTestSources);
     if (spec instanceof Fault) return spec;
-    if (sources.some((other) => other.text === spec.text)) return usage(`expected each --source once, got ${text} twice`);
+    if (sources.some((other) => other.text === spec.text))
+      return usage(`expected each --source once, got ${text} twice`);
     sources.push(spec);
   }
   return sources;
@@ -152,7 +182,9 @@ function parseSources(raw: RawOptions): SourceSpec[] | Fault {
 /** Names devices after their sockets: `/run/rng0.sock` is `rng0`; where that is not unique, the whole path. */
 export function deviceNames(socketPaths: readonly string[]): string[] {
   const names = socketPaths.map((path) => basename(path).replace(/\.sock(et)?$/, ''));
-  return names.map((name, i) => (names.filter((other) => other === name).length > 1 ? (socketPaths[i] ?? name) : name));
+  return names.map((name, i) =>
+    names.filter((other) => other === name).length > 1 ? (socketPaths[i] ?? name) : name,
+  );
 }
 
 function usage(message: string): Fault {

@@ -41,7 +41,9 @@ export async function run(args: readonly string[]): Promise<void> {
 }
 
 function fail(fault: Fault, status: number, hint?: string): void {
-  process.stderr.write(`vhost-rngd: ${fault.message}${hint === undefined ? '' : ` (${hint})`} [${fault.code}]\n`);
+  process.stderr.write(
+    `vhost-rngd: ${fault.message}${hint === undefined ? '' : ` (${hint})`} [${fault.code}]\n`,
+  );
   process.exitCode = status;
 }
 
@@ -51,7 +53,11 @@ function version(): string {
 }
 
 function bigEndian(): Fault {
-  return new Fault('daemon', 'big_endian', 'expected a little-endian host, got a big-endian one: rings are little-endian');
+  return new Fault(
+    'daemon',
+    'big_endian',
+    'expected a little-endian host, got a big-endian one: rings are little-endian',
+  );
 }
 
 /** Opens each source once, so that a missing device or permission is an error before anyone connects. */
@@ -98,7 +104,11 @@ function openSockets(options: Options): Sockets | Fault {
 function inheritedSocket(number: number): Sockets | Fault {
   const role = socketRole(asFd(number));
   if (role === 'not a unix socket') {
-    return new Fault('daemon', 'fd_kind', `expected an inherited Unix socket as --fd=${number}, got something else or nothing`);
+    return new Fault(
+      'daemon',
+      'fd_kind',
+      `expected an inherited Unix socket as --fd=${number}, got something else or nothing`,
+    );
   }
   setNonBlocking(asFd(number));
   return { files: [], devices: [{ name: `fd${number}`, fd: number, connected: role === 'connected' }] };
@@ -159,7 +169,9 @@ function handleSignals(stop: (status: number, reason: string) => void, log: Log)
     interrupted = true;
     stop(0, 'SIGINT');
   });
-  process.on('SIGHUP', () => log('info', 'reload', 'nothing to reload: all settings are on the command line'));
+  process.on('SIGHUP', () =>
+    log('info', 'reload', 'nothing to reload: all settings are on the command line'),
+  );
   // node opens its debugger on SIGUSR1, for anyone who may signal this process; no handler of ours prevents that.
   ignoreSignal(os.signals.SIGUSR1);
   process.on('uncaughtException', (error) => {
@@ -177,7 +189,11 @@ async function shutDown(
   exit.log('info', 'stopping', `stopping: ${exit.reason}`);
   for (const socket of sockets.files) removeSocketFile(socket);
   const deadline = setTimeout(() => {
-    exit.log('warn', 'stop_timeout', `a thread did not stop within ${STOP_TIMEOUT_MS} ms; exiting without it`);
+    exit.log(
+      'warn',
+      'stop_timeout',
+      `a thread did not stop within ${STOP_TIMEOUT_MS} ms; exiting without it`,
+    );
     exitNow(exit.status);
   }, STOP_TIMEOUT_MS);
   await plane.stop();

@@ -18,6 +18,8 @@ import type { Fd } from '../shared-memory/fd.js';
 const CHAINS_PER_PASS = 64;
 const BYTES_PER_PASS = 65536;
 const DESCRIPTORS_PER_PASS = 4096;
+/** Looks for more work within one pass, each after a signal; then the other descriptors are looked at. */
+const LOOKS_PER_PASS = 16;
 
 /** What all rings of one thread, and all of one device, share. */
 export interface ServiceContext {
@@ -47,8 +49,13 @@ export class RingService implements Workable, Starved, Timer {
   private stopped = false;
   /** True while the ring is polled and the driver was asked not to kick. */
   private hot = false;
-  private passBytes = 0;
-  private passRequests = 0;
+  /** What is left of this pass's budget. */
+  private chainsLeft = 0;
+  private bytesLeft = 0;
+  private descriptorsLeft = 0;
+  /** What was completed and not yet published. */
+  private batchBytes = 0;
+  private batchRequests = 0;
 
   constructor(
     queue: SplitVirtqueue,
@@ -103,56 +110,66 @@ export class RingService implements Workable, Starved, Timer {
   }
 
   servePass(): boolean {
-    const { limiter, counters } = this.context;
     this.queued = false;
-    this.passBytes = 0;
-    this.passRequests = 0;
-    const outcome = this.serveRequests();
-    if (this.passBytes > 0) {
-      counters.bytes += this.passBytes;
-      counters.requests += this.passRequests;
-      this.served += this.passRequests;
+    this.chainsLeft = CHAINS_PER_PASS;
+    this.bytesLeft = BYTES_PER_PASS;
+    this.descriptorsLeft = DESCRIPTORS_PER_PASS;
+    for (let looks = LOOKS_PER_PASS; ; looks--) {
+      const outcome = this.serveBatch();
+      if (outcome !== Outcome.Drained || this.stopped) return this.endPass(outcome);
+      // The signal may have woken the guest on this very CPU, and its next request may be there already: what this
+      // look finds saves a whole wait.
+      if (!this.awaitWork()) return this.endPass(this.queue.hasVanished() ? Outcome.Faulted : Outcome.Drained);
+      if (looks === 0) return this.endPass(Outcome.More);
     }
+  }
+
+  /** Serves what is available, publishes it all at once and tells the driver once. */
+  private serveBatch(): Outcome {
+    const { limiter, counters } = this.context;
+    this.batchBytes = 0;
+    this.batchRequests = 0;
+    const outcome = this.serveRequests();
     this.queue.publish();
-    if (limiter !== undefined && this.passBytes > 0) limiter.charge(performance.now(), this.passBytes);
-    if (outcome !== Outcome.Faulted && this.queue.needsSignal()) this.signalCall();
-    return this.endPass(outcome);
+    if (this.batchBytes > 0) {
+      counters.bytes += this.batchBytes;
+      counters.requests += this.batchRequests;
+      this.served += this.batchRequests;
+      // Charged when it is visible to the guest and not before, so that no window of a period holds too much.
+      limiter?.charge(performance.now(), this.batchBytes);
+    }
+    if (!this.queue.hasVanished() && this.queue.needsSignal()) this.signalCall();
+    return outcome;
   }
 
   /** Serves until the ring is empty, the pass's budget is spent or the request must be held. */
   private serveRequests(): Outcome {
     const { limiter, counters } = this.context;
-    let descriptors = 0;
-    for (let chains = 0; chains < CHAINS_PER_PASS; ) {
-      if (!this.queue.hasWork()) {
-        if (this.staysHot() || !this.queue.enableKicks()) return this.queue.vanished ? this.fault() : Outcome.Drained;
-        continue;
-      }
-      let quota = BYTES_PER_PASS - this.passBytes;
-      if (quota === 0) return Outcome.More;
+    while (this.queue.hasWork()) {
+      let quota = this.bytesLeft;
+      if (quota === 0 || this.chainsLeft === 0 || this.descriptorsLeft <= 0) return Outcome.More;
       if (limiter !== undefined) {
-        quota = Math.min(quota, limiter.available(performance.now()) - this.passBytes);
+        quota = Math.min(quota, limiter.available(performance.now()) - this.batchBytes);
         if (quota <= 0) return Outcome.HeldForLimit;
       }
       const room = this.queue.peek();
-      if (room === Peek.Corrupt || room === Peek.Vanished) return this.fault();
-      if (room === Peek.Empty) continue;
-      chains++;
-      descriptors += this.queue.walked;
+      if (room === Peek.Corrupt || room === Peek.Vanished) return Outcome.Faulted;
+      this.chainsLeft--;
+      this.descriptorsLeft -= this.queue.walked;
       if (room === Peek.Malformed) {
         counters.malformed++;
         this.queue.complete(0);
-      } else {
-        const written = this.deliver(Math.min(room, quota));
-        if (written < 0) return this.fault();
-        if (written === 0) return Outcome.HeldForEntropy;
-        this.queue.complete(written);
-        this.passBytes += written;
-        this.passRequests++;
+        continue;
       }
-      if (descriptors >= DESCRIPTORS_PER_PASS) break;
+      const written = this.deliver(Math.min(room, quota));
+      if (written < 0) return Outcome.Faulted;
+      if (written === 0) return Outcome.HeldForEntropy;
+      this.queue.complete(written);
+      this.bytesLeft -= written;
+      this.batchBytes += written;
+      this.batchRequests++;
     }
-    return Outcome.More;
+    return Outcome.Drained;
   }
 
   /**
@@ -173,14 +190,19 @@ export class RingService implements Workable, Starved, Timer {
     return written;
   }
 
-  /** With polling, a ring that was served in this pass is watched for a while and needs no kicks. */
-  private staysHot(): boolean {
+  /**
+   * The ring is empty: asks the driver for a kick, or, with polling, watches a ring that was just served for a while
+   * without kicks. True when work has come in meanwhile.
+   */
+  private awaitWork(): boolean {
     const { loop } = this.context;
-    if (!loop.polls || (this.passRequests === 0 && !this.hot)) return false;
-    if (!this.hot) this.queue.suppressKicks();
-    this.hot = true;
-    if (this.passRequests > 0) loop.heat(this);
-    return true;
+    if (loop.polls && this.batchRequests > 0) {
+      this.hot = true;
+      loop.heat(this);
+    }
+    if (!this.hot) return this.queue.enableKicks();
+    this.queue.suppressKicks();
+    return this.queue.hasWork();
   }
 
   private endPass(outcome: Outcome): boolean {
@@ -199,20 +221,19 @@ export class RingService implements Workable, Starved, Timer {
       case Outcome.More:
         this.queued = true;
         return true;
-      case Outcome.Drained:
       case Outcome.Faulted:
+        this.onFault(this.fault());
+        return false;
+      case Outcome.Drained:
         return false;
     }
   }
 
-  private fault(): Outcome {
+  private fault(): Fault {
     const reason = this.queue.corruptionReason;
-    this.onFault(
-      this.queue.vanished || reason === ''
-        ? new Fault('ring', 'memory_vanished', 'guest memory has vanished: the VMM has shrunk its file')
-        : new Fault('ring', 'ring_corrupt', `the guest's ring is corrupt: ${reason}`),
-    );
-    return Outcome.Faulted;
+    return reason === ''
+      ? new Fault('ring', 'memory_vanished', 'guest memory has vanished: the VMM has shrunk its file')
+      : new Fault('ring', 'ring_corrupt', `the guest's ring is corrupt: ${reason}`);
   }
 
   /** Tells the driver; a full pipe or a counter at its maximum has told it already. */

@@ -38,7 +38,12 @@ export interface DeviceOptions {
 
 export type LogLevel = 'error' | 'warn' | 'info' | 'debug';
 /** A log line: level, stable code, sentence, and fields for a machine. */
-export type Log = (level: LogLevel, code: string, message: string, fields?: Readonly<Record<string, unknown>>) => void;
+export type Log = (
+  level: LogLevel,
+  code: string,
+  message: string,
+  fields?: Readonly<Record<string, unknown>>,
+) => void;
 
 /** What all devices of one thread share, and how a device speaks to the rest of the daemon. */
 export interface DeviceContext {
@@ -80,7 +85,8 @@ export class RngDevice implements Watcher, Timer {
       return;
     }
     const watch = this.context.loop.watch(fd, EPOLLIN, this);
-    if (typeof watch === 'number') throw new Error(`watching the socket of ${this.name}: ${errnoName(watch)}`);
+    if (typeof watch === 'number')
+      throw new Error(`watching the socket of ${this.name}: ${errnoName(watch)}`);
     this.watch = watch;
   }
 
@@ -98,7 +104,11 @@ export class RngDevice implements Watcher, Timer {
   }
 
   private pauseAccepting(result: number): void {
-    this.log('warn', 'accept_failed', `accepting failed: ${errnoName(result)}; trying again (raise LimitNOFILE)`);
+    this.log(
+      'warn',
+      'accept_failed',
+      `accepting failed: ${errnoName(result)}; trying again (raise LimitNOFILE)`,
+    );
     if (this.watch !== undefined) this.context.loop.rewatch(this.watch, 0);
     this.context.loop.timers.arm(this, performance.now() + ACCEPT_PAUSE_MS);
   }
@@ -111,7 +121,11 @@ export class RngDevice implements Watcher, Timer {
     if (this.connection !== undefined && !this.connection.hasHungUp()) {
       const { pid } = peerCredentials(fd);
       closeFd(fd);
-      this.log('warn', 'busy', `a second front-end (pid ${pid}) was closed: this device serves one at a time`);
+      this.log(
+        'warn',
+        'busy',
+        `a second front-end (pid ${pid}) was closed: this device serves one at a time`,
+      );
       return;
     }
     this.serve(fd);
@@ -150,7 +164,12 @@ export class RngDevice implements Watcher, Timer {
       this.logFault('warn', `the connection was closed: ${fault.message}`, fault);
     }
     const { requests, bytes } = served;
-    this.log('info', 'disconnected', `the front-end has gone; it was given ${bytes} bytes in ${requests} requests`, served);
+    this.log(
+      'info',
+      'disconnected',
+      `the front-end has gone; it was given ${bytes} bytes in ${requests} requests`,
+      served,
+    );
     this.letGo();
   }
 
@@ -162,7 +181,11 @@ export class RngDevice implements Watcher, Timer {
 
   private endByBug(error: unknown): void {
     const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
-    this.log('error', 'internal', `the connection was closed because of a bug in vhost-rngd, please report it: ${text}`);
+    this.log(
+      'error',
+      'internal',
+      `the connection was closed because of a bug in vhost-rngd, please report it: ${text}`,
+    );
     this.connection?.close();
     this.letGo();
   }
@@ -180,10 +203,19 @@ export class RngDevice implements Watcher, Timer {
     if (this.connectionThrottle.pass(fault.code) !== undefined) this.log(level, fault.code, message);
   }
 
-  private log(level: LogLevel, code: string, message: string, fields: Readonly<Record<string, unknown>> = {}): void {
+  private log(
+    level: LogLevel,
+    code: string,
+    message: string,
+    fields: Readonly<Record<string, unknown>> = {},
+  ): void {
     const suppressed = this.deviceThrottle.pass(code);
     if (suppressed === undefined) return;
-    this.context.log(level, code, message, { device: this.name, ...fields, ...(suppressed > 0 && { suppressed }) });
+    this.context.log(level, code, message, {
+      device: this.name,
+      ...fields,
+      ...(suppressed > 0 && { suppressed }),
+    });
   }
 
   onCrash(error: unknown): void {

@@ -5,7 +5,12 @@
 import { EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN } from '../shared-memory/epoll.js';
 import { readEventfd, signal } from '../shared-memory/eventfd.js';
 import { closeFd, fdKind, setNonBlocking, type Fd } from '../shared-memory/fd.js';
-import { asFrontendVirtAddr, type FrontendVirtAddr, type GuestMemory } from '../shared-memory/guest-memory.js';
+import {
+  asFrontendVirtAddr,
+  type FrontendVirtAddr,
+  type GuestMemory,
+  type RegionPlace,
+} from '../shared-memory/guest-memory.js';
 import { openRingMemory, ringBytes, type RingPlaces } from '../shared-memory/ring-memory.js';
 import { MAX_QUEUE_SIZE, SplitVirtqueue, type RingFeatures } from '../shared-memory/split-virtqueue.js';
 import { errnoName } from '../shared-memory/errno.js';
@@ -87,17 +92,13 @@ export class Vring implements Watcher, Timer {
   /** Takes addresses that `memory` covers; a running ring moves there. */
   setAddresses(addresses: RingAddresses, memory: GuestMemory | undefined): Fault | undefined {
     if (this.size === 0) return refuse('vring_no_num', 'expected SET_VRING_NUM before SET_VRING_ADDR');
-    if (memory === undefined) return refuse('vring_no_memory', 'expected a memory table before SET_VRING_ADDR');
+    if (memory === undefined)
+      return refuse('vring_no_memory', 'expected a memory table before SET_VRING_ADDR');
     if ((addresses.flags & ~VRING_F_LOG) !== 0) {
       return refuse('vring_flags', `expected vring flags 0 or 1, got 0x${addresses.flags.toString(16)}`);
     }
     for (const part of ['descUserAddr', 'availUserAddr', 'usedUserAddr'] as const) {
-      if (addresses[part] % ALIGNMENT[part] !== 0n) {
-        return refuse(
-          'vring_alignment',
-          `expected ${part} aligned to ${ALIGNMENT[part].toString()}, got 0x${addresses[part].toString(16)}`,
-        );
-      }
+      if (addresses[part] % ALIGNMENT[part] !== 0n) return misaligned(part, addresses[part], '');
     }
     const places = this.places(addresses, memory);
     if (places instanceof Fault) return places;
@@ -174,11 +175,18 @@ export class Vring implements Watcher, Timer {
   }
 
   private places(addresses: RingAddresses, memory: GuestMemory): RingPlaces | Fault {
-    const find = (name: keyof typeof ringBytes, address: bigint) =>
-      memory.findFrontend(asFrontendVirtAddr(address), ringBytes[name](this.size)) ?? uncovered(name, asFrontendVirtAddr(address));
-    const descTable = find('descTable', addresses.descUserAddr);
-    const availRing = find('availRing', addresses.availUserAddr);
-    const usedRing = find('usedRing', addresses.usedUserAddr);
+    const find = (name: keyof typeof ringBytes, part: keyof typeof ALIGNMENT): RegionPlace | Fault => {
+      const address = asFrontendVirtAddr(addresses[part]);
+      const place = memory.findFrontend(address, ringBytes[name](this.size));
+      if (place === undefined) return uncovered(name, address);
+      // An odd file offset puts an aligned address elsewhere here, where an atomic access would trap or lock the bus.
+      return place.region.addressAt(place.offset) % Number(ALIGNMENT[part]) === 0
+        ? place
+        : misaligned(part, addresses[part], ' that is mapped elsewhere: expected a page-aligned mmap offset');
+    };
+    const descTable = find('descTable', 'descUserAddr');
+    const availRing = find('availRing', 'availUserAddr');
+    const usedRing = find('usedRing', 'usedUserAddr');
     if (descTable instanceof Fault) return descTable;
     if (availRing instanceof Fault) return availRing;
     return usedRing instanceof Fault ? usedRing : { descTable, availRing, usedRing };
@@ -214,6 +222,8 @@ export class Vring implements Watcher, Timer {
   private stopWithFault(fault: Fault): void {
     this.halt();
     this.faulted = true;
+    // Nobody reads this call fd any more: the next SET_VRING_CALL brings another.
+    if (fault.code === 'call_failed') this.setCall(undefined);
     if (this.errFd !== undefined) signal(this.errFd);
     this.events.fault(fault);
   }
@@ -290,7 +300,17 @@ function refuse(code: string, message: string): Fault {
 }
 
 function uncovered(part: string, address: FrontendVirtAddr): Fault {
-  return refuse('vring_uncovered', `expected the ${part} within one memory region, got front-end address 0x${address.toString(16)}`);
+  return refuse(
+    'vring_uncovered',
+    `expected the ${part} within one memory region, got front-end address 0x${address.toString(16)}`,
+  );
+}
+
+function misaligned(part: keyof typeof ALIGNMENT, address: bigint, why: string): Fault {
+  return refuse(
+    'vring_alignment',
+    `expected ${part} aligned to ${ALIGNMENT[part].toString()}, got 0x${address.toString(16)}${why}`,
+  );
 }
 
 /** call and err are written to: an eventfd, or the pipe or socket that virtio_uml passes. Closes what it refuses. */

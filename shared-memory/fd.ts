@@ -19,7 +19,8 @@ export function closeFd(fd: Fd): void {
 }
 
 /** What lies behind an fd that a peer passed, as far as the daemon decides on it. */
-export type FdKind = 'eventfd' | 'pipe' | 'socket' | 'regular file' | 'directory' | 'character device' | 'other';
+export type FdKind =
+  'eventfd' | 'pipe' | 'socket' | 'regular file' | 'directory' | 'character device' | 'other';
 
 /** Tells what `fd` is. Source: proc(5), `/proc/self/fd`, which names anonymous inodes. */
 export function fdKind(fd: Fd): FdKind {

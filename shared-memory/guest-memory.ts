@@ -37,13 +37,21 @@ export class GuestMemory {
    *
    * Refuses regions that overlap in either address space.
    */
-  static map(descriptions: readonly RegionDescription[], fds: readonly Fd[], policy: MemoryPolicy): GuestMemory | Fault {
+  static map(
+    descriptions: readonly RegionDescription[],
+    fds: readonly Fd[],
+    policy: MemoryPolicy,
+  ): GuestMemory | Fault {
     const mapped: MemoryRegion[] = [];
     for (const [i, description] of descriptions.entries()) {
       const fd = fds[i];
       const region =
         fd === undefined
-          ? new Fault('request', 'memory_fd_count', `expected ${descriptions.length} memory fds, got ${fds.length}`)
+          ? new Fault(
+              'request',
+              'memory_fd_count',
+              `expected ${descriptions.length} memory fds, got ${fds.length}`,
+            )
           : (overlap(description, mapped) ?? MemoryRegion.map(description, fd, policy));
       if (region instanceof Fault) {
         for (const earlier of mapped) earlier.unmap();
@@ -94,7 +102,7 @@ export class GuestMemory {
   /** True when every byte from a guest-physical address on lies in some region; a span may cross regions. */
   covers(high: number, low: number, length: number): boolean {
     let left = length;
-    for (let at = 0; left > 0; ) {
+    for (let at = 0; left > 0;) {
       const region = this.locate(high, low + at);
       if (region === undefined) return false;
       const span = Math.min(left, region.size - this.foundOffset);
@@ -109,8 +117,9 @@ export class GuestMemory {
    *
    * Gives 0, or EFAULT negated when the memory has vanished since.
    */
+  // eslint-disable-next-line max-params -- the data path takes numbers, not objects
   write(high: number, low: number, source: OwnMemory, sourceOffset: number, length: number): number {
-    for (let at = 0; at < length; ) {
+    for (let at = 0; at < length;) {
       const region = this.locate(high, low + at);
       if (region === undefined) return NOT_COVERED;
       const span = Math.min(length - at, region.size - this.foundOffset);
@@ -123,7 +132,7 @@ export class GuestMemory {
 
   /** Reads from a guest-physical address; as {@link write}. */
   read(high: number, low: number, target: OwnMemory, length: number): number {
-    for (let at = 0; at < length; ) {
+    for (let at = 0; at < length;) {
       const region = this.locate(high, low + at);
       if (region === undefined) return NOT_COVERED;
       const span = Math.min(length - at, region.size - this.foundOffset);
@@ -168,7 +177,10 @@ const NOT_COVERED = -0x10000;
 function overlap(added: RegionDescription, regions: readonly MemoryRegion[]): Fault | undefined {
   for (const { description } of regions) {
     for (const space of ['guestPhysAddr', 'userAddr'] as const) {
-      if (added[space] < description[space] + description.size && description[space] < added[space] + added.size) {
+      if (
+        added[space] < description[space] + description.size &&
+        description[space] < added[space] + added.size
+      ) {
         return new Fault(
           'request',
           'memory_region_overlap',

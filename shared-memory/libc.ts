@@ -36,6 +36,7 @@ export const GRND_NONBLOCK = 1;
 export const MFD_CLOEXEC = 1;
 export const MFD_ALLOW_SEALING = 2;
 export const F_ADD_SEALS = 1033;
+export const POLLIN = 1;
 export const POLLOUT = 4;
 export const SIG_IGN = 1;
 
@@ -286,14 +287,15 @@ export const guardedWrite = bindVmCopy('process_vm_writev');
 
 const pollCall = new PreparedCall('poll', 'int', ['pointer', 'size', 'int']);
 const pollRequest = new NativeMemory(8);
-/** poll(2) of one fd without waiting: true when writing to it would not wait. */
-export function isWritable(fd: number): boolean {
+/** poll(2) of one fd: the events that came within `timeoutMs` (0: look only), or 0, or a negated error number. */
+export function poll(fd: number, events: number, timeoutMs: number): number {
   pollRequest.words[0] = fd;
-  pollRequest.words[1] = POLLOUT;
+  pollRequest.words[1] = events;
   pollCall.setWide(0, pollRequest.address);
   pollCall.setWide(1, 1);
-  pollCall.setInt(2, 0);
-  return pollCall.call() === 1 && ((pollRequest.words[1] >> 16) & POLLOUT) !== 0;
+  pollCall.setInt(2, timeoutMs);
+  const ready = result(pollCall.call());
+  return ready > 0 ? pollRequest.words[1] >> 16 : ready;
 }
 
 /** Makes the process ignore a signal in the kernel, without a handler. */

@@ -186,7 +186,8 @@ function refuse(code: string, message: string): Fault {
 
 function checkDescription(region: RegionDescription): Fault | undefined {
   const { guestPhysAddr, size, userAddr, mmapOffset } = region;
-  if (size === 0n) return refuse('memory_region_empty', 'expected a memory region of 1 byte or more, got size 0');
+  if (size === 0n)
+    return refuse('memory_region_empty', 'expected a memory region of 1 byte or more, got size 0');
   for (const [name, start] of Object.entries({ guestPhysAddr, userAddr, mmapOffset })) {
     if (start + size > U64_END) {
       return refuse(
@@ -207,7 +208,10 @@ function checkFile(region: RegionDescription, fd: Fd): Fault | undefined {
   const end = region.mmapOffset + region.size;
   const bytes = fileBytes(fd);
   if (end > bytes) {
-    return refuse('memory_file_short', `expected a memory file of 0x${end.toString(16)} bytes or more, got 0x${bytes.toString(16)}`);
+    return refuse(
+      'memory_file_short',
+      `expected a memory file of 0x${end.toString(16)} bytes or more, got 0x${bytes.toString(16)}`,
+    );
   }
   return undefined;
 }

@@ -42,7 +42,7 @@ export interface RingPlaces {
 /** Access to a ring of `size` entries; slots are already reduced modulo the size. */
 export interface RingMemory {
   /** True once guarded memory has vanished; everything read since then is 0 and means nothing. */
-  readonly vanished: boolean;
+  hasVanished(): boolean;
   availFlags(): number;
   availIndex(): number;
   availEntry(slot: number): number;
@@ -57,7 +57,8 @@ export interface RingMemory {
 
 /** Opens the ring: directly when all three parts lie in memory that cannot shrink, guarded otherwise. */
 export function openRingMemory(places: RingPlaces, size: number): RingMemory {
-  const direct = places.descTable.region.direct && places.availRing.region.direct && places.usedRing.region.direct;
+  const direct =
+    places.descTable.region.direct && places.availRing.region.direct && places.usedRing.region.direct;
   return direct ? new DirectRingMemory(places, size) : new GuardedRingMemory(places, size);
 }
 
@@ -77,7 +78,6 @@ function unpack(words: Int32Array, at: number, into: Descriptor): void {
 
 /** A ring in memory that stays: plain loads and stores, 10 ns each. */
 class DirectRingMemory implements RingMemory {
-  readonly vanished = false;
   private readonly size: number;
   private readonly desc: Int32Array;
   private readonly avail: Uint16Array;
@@ -95,6 +95,9 @@ class DirectRingMemory implements RingMemory {
     this.used32 = new Int32Array(used.buffer, used.byteOffset, 1 + size * (USED_ELEMENT_BYTES / 4));
   }
 
+  hasVanished(): boolean {
+    return false;
+  }
   availFlags(): number {
     return Atomics.load(this.avail, 0);
   }
@@ -130,7 +133,7 @@ class DirectRingMemory implements RingMemory {
 
 /** A ring in memory that may vanish: every access is a system call that fails instead of killing the process. */
 class GuardedRingMemory implements RingMemory {
-  vanished = false;
+  private vanished = false;
   private readonly size: number;
   private readonly descAddress: number;
   private readonly availAddress: number;
@@ -169,6 +172,9 @@ class GuardedRingMemory implements RingMemory {
     this.store(address, 2);
   }
 
+  hasVanished(): boolean {
+    return this.vanished;
+  }
   availFlags(): number {
     return this.load16(this.availAddress);
   }

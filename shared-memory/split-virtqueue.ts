@@ -71,6 +71,9 @@ export class SplitVirtqueue {
   private features: RingFeatures;
   /** Next entry of the available ring to serve; equals the number of completed requests modulo 2^16. */
   private lastAvail: number;
+  /** avail.idx as last loaded: requests up to here are known to be there, so it is loaded once a batch. */
+  private seenAvail: number;
+  private kicksSuppressed = false;
   private nextUsed: number;
   private publishedUsed: number;
   /** used.idx when the driver was last looked at for a signal. One signal is owed at the start: the daemon before
@@ -86,7 +89,12 @@ export class SplitVirtqueue {
    * which were served: where the front-end skipped some that are still pending (as a VMM that reconnects and
    * sends avail.idx does), the queue goes on from used.idx.
    */
-  constructor(size: number, ring: RingMemory, memory: GuestMemory, start: { base: number; features: RingFeatures }) {
+  constructor(
+    size: number,
+    ring: RingMemory,
+    memory: GuestMemory,
+    start: { base: number; features: RingFeatures },
+  ) {
     this.size = size;
     this.ring = ring;
     this.memory = memory;
@@ -94,6 +102,7 @@ export class SplitVirtqueue {
     const used = ring.usedIndex();
     const skipped = (start.base - used) & INDEX_MASK;
     this.lastAvail = skipped <= size ? used : start.base;
+    this.seenAvail = this.lastAvail;
     this.nextUsed = used;
     this.publishedUsed = used;
     this.signalledUsed = used;
@@ -110,8 +119,8 @@ export class SplitVirtqueue {
   }
 
   /** True when guarded memory vanished during any access. */
-  get vanished(): boolean {
-    return this.ring.vanished;
+  hasVanished(): boolean {
+    return this.ring.hasVanished();
   }
 
   /** True when the ring has never been written by a driver: all of its first descriptor and avail.idx are 0. */
@@ -130,12 +139,14 @@ export class SplitVirtqueue {
   useFeatures(features: RingFeatures): void {
     this.features = features;
     this.signalOwed = true;
+    this.kicksSuppressed = false;
     this.ring.storeUsedFlags(0);
   }
 
-  /** True when the driver has made something available. The cheapest look there is: one load. */
+  /** True when the driver has made something available. Costs one load, or none within a batch. */
   hasWork(): boolean {
-    return this.ring.availIndex() !== this.lastAvail;
+    if (this.seenAvail === this.lastAvail) this.seenAvail = this.ring.availIndex();
+    return this.seenAvail !== this.lastAvail;
   }
 
   /**
@@ -143,20 +154,20 @@ export class SplitVirtqueue {
    * one of {@link Peek}. The whole chain is checked before any byte is written.
    */
   peek(): number {
-    const pending = (this.ring.availIndex() - this.lastAvail) & INDEX_MASK;
-    if (this.ring.vanished) return Peek.Vanished;
-    if (pending === 0) return Peek.Empty;
+    if (!this.hasWork()) return this.ring.hasVanished() ? Peek.Vanished : Peek.Empty;
+    if (this.ring.hasVanished()) return Peek.Vanished;
+    const pending = (this.seenAvail - this.lastAvail) & INDEX_MASK;
     if (pending > this.size) {
       this.corruption = `expected avail.idx at most ${this.size} ahead, got ${pending}`;
       return Peek.Corrupt;
     }
     this.head = this.ring.availEntry(this.lastAvail & (this.size - 1));
-    if (this.head >= this.size && !this.ring.vanished) {
+    if (this.head >= this.size && !this.ring.hasVanished()) {
       this.corruption = `expected a head below ${this.size}, got ${this.head}`;
       return Peek.Corrupt;
     }
     const sound = this.walk(this.head);
-    if (this.ring.vanished) return Peek.Vanished;
+    if (this.ring.hasVanished()) return Peek.Vanished;
     return sound && chain.totalBytes > 0 ? Math.min(chain.totalBytes, MAX_REQUEST_BYTES) : Peek.Malformed;
   }
 
@@ -247,7 +258,13 @@ export class SplitVirtqueue {
       }
       const span = Math.min(partLength - skip, length - copied);
       const low = (chain.addressLow[part] ?? 0) + skip;
-      const failed = this.memory.write(chain.addressHigh[part] ?? 0, low, source, sourceOffset + copied, span);
+      const failed = this.memory.write(
+        chain.addressHigh[part] ?? 0,
+        low,
+        source,
+        sourceOffset + copied,
+        span,
+      );
       if (failed !== 0) return failed;
       copied += span;
       skip = 0;
@@ -291,12 +308,15 @@ export class SplitVirtqueue {
    */
   enableKicks(): boolean {
     if (this.features.eventIdx) this.ring.storeAvailEvent(this.lastAvail);
-    else this.ring.storeUsedFlags(0);
+    else if (this.kicksSuppressed) this.ring.storeUsedFlags(0);
+    this.kicksSuppressed = false;
     return this.hasWork();
   }
 
   /** Asks the driver not to kick, while the ring is being polled. */
   suppressKicks(): void {
+    if (this.kicksSuppressed) return;
+    this.kicksSuppressed = true;
     // An event index that has just been passed is not reached again for 2^16 requests: §2.7.10.
     if (this.features.eventIdx) this.ring.storeAvailEvent((this.lastAvail - 1) & INDEX_MASK);
     else this.ring.storeUsedFlags(USED_F_NO_NOTIFY);

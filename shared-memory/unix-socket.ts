@@ -59,7 +59,8 @@ export function peerCredentials(fd: Fd): PeerCredentials {
 export function socketRole(fd: Fd): 'listening' | 'connected' | 'not a unix socket' {
   const domain = new Int32Array(1);
   const accepting = new Int32Array(1);
-  if (libc.getsockopt(fd, libc.SO_DOMAIN, domain) < 0 || domain[0] !== libc.AF_UNIX) return 'not a unix socket';
+  if (libc.getsockopt(fd, libc.SO_DOMAIN, domain) < 0 || domain[0] !== libc.AF_UNIX)
+    return 'not a unix socket';
   libc.getsockopt(fd, libc.SO_ACCEPTCONN, accepting);
   return accepting[0] === 0 ? 'connected' : 'listening';
 }

@@ -36,7 +36,7 @@ export class FedQueueProducer {
     this.address = place.address;
   }
 
-  get stopped(): boolean {
+  isStopped(): boolean {
     return Atomics.load(this.control, Control.Stop) !== 0;
   }
 
@@ -45,7 +45,7 @@ export class FedQueueProducer {
     for (;;) {
       const taken = Atomics.load(this.control, Control.Taken);
       const stored = Atomics.load(this.control, Control.Stored);
-      if (this.stopped) return 0;
+      if (this.isStopped()) return 0;
       const offset = stored & (FED_QUEUE_BYTES - 1);
       const room = Math.min(FED_QUEUE_BYTES - ((stored - taken) | 0), FED_QUEUE_BYTES - offset);
       if (room > 0) return room;

@@ -20,8 +20,7 @@ export interface ReaderSetup {
 
 /** What the thread tells the main thread. */
 export type ReaderMessage =
-  | { readonly kind: 'delivering' }
-  | { readonly kind: 'failed'; readonly reason: string };
+  { readonly kind: 'delivering' } | { readonly kind: 'failed'; readonly reason: string };
 
 /** /dev/hwrng gives a few bytes a call; larger reads only wait longer. Ours. */
 const READ_BYTES = 512;
@@ -60,7 +59,7 @@ function deliver(fd: number, onFirstBytes: () => void): string {
 
 let reopenWaitMs = FIRST_REOPEN_WAIT_MS;
 let failing = false;
-while (!queue.stopped) {
+while (!queue.isStopped()) {
   try {
     const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
     const reason = deliver(fd, () => {
@@ -69,7 +68,7 @@ while (!queue.stopped) {
       failing = false;
     });
     closeSync(fd);
-    if (!queue.stopped && !failing) post({ kind: 'failed', reason });
+    if (!queue.isStopped() && !failing) post({ kind: 'failed', reason });
   } catch (error) {
     if (!failing) post({ kind: 'failed', reason: error instanceof Error ? error.message : String(error) });
   }

@@ -19,11 +19,14 @@ export function parseSourceSpec(text: string, allowTestSources: boolean): Source
   const colon = text.indexOf(':');
   const kind = colon < 0 ? text : text.slice(0, colon);
   const path = colon < 0 ? (DEFAULT_PATHS[kind] ?? '') : text.slice(colon + 1);
-  if (LATER.includes(kind)) return refuse(`expected ${FORMS}, got ${text}: this version has no source of that kind yet`);
+  if (LATER.includes(kind))
+    return refuse(`expected ${FORMS}, got ${text}: this version has no source of that kind yet`);
   if (kind === 'getrandom' && colon < 0) return { kind, text, path: '' };
   if (kind === 'random' || kind === 'hwrng' || kind === 'file') {
     if (kind === 'file' && !allowTestSources) {
-      return refuse(`expected ${FORMS}, got ${text}: a file is no entropy source; tests pass --allow-test-sources`);
+      return refuse(
+        `expected ${FORMS}, got ${text}: a file is no entropy source; tests pass --allow-test-sources`,
+      );
     }
     if (!path.startsWith('/')) return refuse(`expected an absolute path behind ${kind}:, got ${text}`);
     return { kind, text: `${kind}:${path}`, path };

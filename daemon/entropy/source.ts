@@ -27,7 +27,9 @@ export function isKernelRandom(path: string): boolean {
   const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
   try {
     const { rdev } = fstatSync(fd);
-    return (rdev >> 8) === MEM_MAJOR && RANDOM_MINORS.includes(rdev & 0xff) && fstatSync(fd).isCharacterDevice();
+    return (
+      rdev >> 8 === MEM_MAJOR && RANDOM_MINORS.includes(rdev & 0xff) && fstatSync(fd).isCharacterDevice()
+    );
   } finally {
     closeSync(fd);
   }

@@ -1,0 +1,106 @@
+// The back-ends that the benchmark measures, each a process of its own: the daemon, and the yardstick in C.
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const MAIN = fileURLToPath(new URL('../../daemon/main.js', import.meta.url));
+/** The source lies beside this file's source, not beside its compiled form. */
+const C_SOURCE = fileURLToPath(new URL('../../../test/bench/least-code-backend.c', import.meta.url));
+
+/** A running back-end with its sockets, in a folder of its own. */
+export interface BackEnd {
+  readonly pid: number;
+  readonly sockets: readonly string[];
+  /** CPU time of all its threads so far, in ns. */
+  cpuNs(): number;
+  stop(): Promise<void>;
+}
+
+/** How a back-end is started. */
+export interface BackEndOptions {
+  readonly devices: number;
+  readonly busyPollUs: number;
+  /** The CPU that it is bound to; undefined: any. */
+  readonly cpu: number | undefined;
+}
+
+export type BackEndKind = 'vhost-rngd' | 'least-code C';
+
+let compiled: string | undefined;
+
+/** Compiles the yardstick; undefined where there is no C compiler. */
+export function compileYardstick(folder: string): boolean {
+  const program = join(folder, 'least-code-backend');
+  const done = spawnSync('cc', ['-O2', '-o', program, C_SOURCE], { stdio: ['ignore', 'ignore', 'inherit'] });
+  if (done.status === 0) compiled = program;
+  return done.status === 0;
+}
+
+/** Starts a back-end and waits until its sockets are there. */
+export async function startBackEnd(kind: BackEndKind, options: BackEndOptions): Promise<BackEnd> {
+  const folder = mkdtempSync(join(tmpdir(), 'vhost-rngd-bench-'));
+  const sockets = Array.from({ length: options.devices }, (_, i) => join(folder, `${i}.sock`));
+  const command =
+    kind === 'vhost-rngd'
+      ? [
+          process.execPath,
+          ...(process.env['BENCH_NODE_OPTIONS']?.split(' ') ?? []),
+          MAIN,
+          '--log-level=error',
+          `--busy-poll-us=${options.busyPollUs}`,
+          ...sockets.map((path) => `--socket-path=${path}`),
+        ]
+      : [compiled ?? '', ...sockets];
+  const bound = options.cpu === undefined ? command : ['taskset', '-c', String(options.cpu), ...command];
+  const [program = '', ...args] = bound;
+  const child = spawn(program, args, { stdio: ['ignore', 'ignore', 'inherit'] });
+  const pid = child.pid;
+  if (pid === undefined) throw new Error(`${kind} does not start`);
+  await allListening(sockets, child);
+  return {
+    pid,
+    sockets,
+    cpuNs: () => cpuNs(pid),
+    stop: async () => {
+      const exited = new Promise((resolve) => child.once('exit', resolve));
+      child.kill('SIGTERM');
+      await exited;
+      rmSync(folder, { recursive: true, force: true });
+    },
+  };
+}
+
+/** Waits until every socket listens; a socket file is there a moment earlier. */
+async function allListening(sockets: readonly string[], child: ChildProcess): Promise<void> {
+  for (let waited = 0; !areListening(sockets); waited += 20) {
+    if (child.exitCode !== null || waited > 10_000) throw new Error('the back-end does not listen');
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+/** Looks for the sockets among those that accept connections (flag 0x10000). Source: proc(5), /proc/net/unix. */
+function areListening(sockets: readonly string[]): boolean {
+  const listening = new Set(
+    readFileSync('/proc/net/unix', 'utf8')
+      .split('\n')
+      .map((line) => line.split(/\s+/))
+      .filter(([, , , flags]) => flags === '00010000')
+      .map((fields) => fields[7]),
+  );
+  return sockets.every((path) => listening.has(path));
+}
+
+/** Time on CPU of every thread. Source: Linux's sched-stats.rst, the first field of schedstat. */
+function cpuNs(pid: number): number {
+  return readdirSync(`/proc/${pid}/task`)
+    .map((task) => Number(readFileSync(`/proc/${pid}/task/${task}/schedstat`, 'utf8').split(' ')[0]))
+    .reduce((sum, ns) => sum + ns, 0);
+}
+
+/** Resident memory in KiB. Source: proc(5), VmRSS. */
+export function residentKib(pid: number): number {
+  const status = readFileSync(`/proc/${pid}/status`, 'utf8');
+  return Number(/VmRSS:\s+(\d+)/.exec(status)?.[1] ?? NaN);
+}
