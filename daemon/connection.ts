@@ -136,7 +136,7 @@ export class Connection implements Watcher, Timer {
       return false;
     }
     this.received += got;
-    if (this.dueMs === Infinity) this.loop.timers.arm(this, performance.now() + MESSAGE_TIMEOUT_MS);
+    if (this.dueMs === Infinity) this.loop.timers.armIn(this, MESSAGE_TIMEOUT_MS);
     return true;
   }
 

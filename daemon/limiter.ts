@@ -2,6 +2,7 @@
 //
 // Data path: asked before a request is peeked, charged after its bytes were published. Nothing sleeps: a device
 // without quota holds its requests and is looked at again when the limiter says so.
+import type { Clock } from '../shared-memory/monotonic-clock.js';
 
 /** A period is divided so many times; deliveries within one part count as made at its end. */
 const PARTS = 256;
@@ -11,11 +12,12 @@ const SLOTS = PARTS + 2;
  * A sliding window: each delivered byte comes back into the quota one full period after it was delivered.
  *
  * This is stricter than QEMU's timer, which gives a new quota when a period ends and so lets twice the quota pass
- * around that moment, and gives the same rate to a guest that takes all it can. Times are monotonic, in ms.
+ * around that moment, and gives the same rate to a guest that takes all it can.
  */
 export class Limiter {
   readonly maxBytes: number;
   readonly periodMs: number;
+  private readonly clock: Clock;
   private readonly partMs: number;
   private readonly timeMs = new Float64Array(SLOTS);
   private readonly bytes = new Float64Array(SLOTS);
@@ -26,14 +28,17 @@ export class Limiter {
   private newestOpenedMs = -Infinity;
 
   /** `maxBytes` and `periodMs` are at least 1. */
-  constructor(maxBytes: number, periodMs: number) {
+  constructor(maxBytes: number, periodMs: number, clock: Clock) {
     this.maxBytes = maxBytes;
     this.periodMs = periodMs;
+    this.clock = clock;
     this.partMs = periodMs / PARTS;
   }
 
   /** Bytes that may be delivered now. */
-  available(nowMs: number): number {
+  available(): number {
+    this.clock.read();
+    const nowMs = this.clock.nowMs[0] ?? 0;
     while (this.used > 0 && nowMs - (this.timeMs[this.oldest] ?? 0) >= this.periodMs) {
       this.spent -= this.bytes[this.oldest] ?? 0;
       this.oldest = (this.oldest + 1) % SLOTS;
@@ -42,8 +47,10 @@ export class Limiter {
     return this.maxBytes - this.spent;
   }
 
-  /** Charges `bytes` that were delivered no later than `nowMs`. */
-  charge(nowMs: number, bytes: number): void {
+  /** Charges `bytes` that were delivered a moment ago. */
+  charge(bytes: number): void {
+    this.clock.read();
+    const nowMs = this.clock.nowMs[0] ?? 0;
     this.spent += bytes;
     const newest = (this.oldest + this.used - 1 + SLOTS) % SLOTS;
     const joins = this.used === SLOTS || (this.used > 0 && nowMs - this.newestOpenedMs < this.partMs);

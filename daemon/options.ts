@@ -149,6 +149,7 @@ function check(raw: RawOptions): Options | Fault {
     return usage(`expected an inherited socket as --fd, got ${fd}, a standard stream`);
   if (maxBytes === undefined && period !== undefined)
     return usage('expected --max-bytes with --period, got --period alone');
+  if (socketPath.includes('')) return usage('expected a path with --socket-path, got nothing');
   const twice = socketPath.find((path, i) => socketPath.indexOf(path) !== i);
   if (twice !== undefined) return usage(`expected each --socket-path once, got ${twice} twice`);
   const sources = parseSources(raw);

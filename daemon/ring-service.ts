@@ -119,7 +119,8 @@ export class RingService implements Workable, Starved, Timer {
       if (outcome !== Outcome.Drained || this.stopped) return this.endPass(outcome);
       // The signal may have woken the guest on this very CPU, and its next request may be there already: what this
       // look finds saves a whole wait.
-      if (!this.awaitWork()) return this.endPass(this.queue.hasVanished() ? Outcome.Faulted : Outcome.Drained);
+      if (!this.awaitWork())
+        return this.endPass(this.queue.hasVanished() ? Outcome.Faulted : Outcome.Drained);
       if (looks === 0) return this.endPass(Outcome.More);
     }
   }
@@ -136,7 +137,7 @@ export class RingService implements Workable, Starved, Timer {
       counters.requests += this.batchRequests;
       this.served += this.batchRequests;
       // Charged when it is visible to the guest and not before, so that no window of a period holds too much.
-      limiter?.charge(performance.now(), this.batchBytes);
+      limiter?.charge(this.batchBytes);
     }
     if (!this.queue.hasVanished() && this.queue.needsSignal()) this.signalCall();
     return outcome;
@@ -145,13 +146,10 @@ export class RingService implements Workable, Starved, Timer {
   /** Serves until the ring is empty, the pass's budget is spent or the request must be held. */
   private serveRequests(): Outcome {
     const { limiter, counters } = this.context;
+    const quota = limiter === undefined ? Number.MAX_SAFE_INTEGER : limiter.available();
     while (this.queue.hasWork()) {
-      let quota = this.bytesLeft;
-      if (quota === 0 || this.chainsLeft === 0 || this.descriptorsLeft <= 0) return Outcome.More;
-      if (limiter !== undefined) {
-        quota = Math.min(quota, limiter.available(performance.now()) - this.batchBytes);
-        if (quota <= 0) return Outcome.HeldForLimit;
-      }
+      if (this.bytesLeft === 0 || this.chainsLeft === 0 || this.descriptorsLeft <= 0) return Outcome.More;
+      if (this.batchBytes >= quota) return Outcome.HeldForLimit;
       const room = this.queue.peek();
       if (room === Peek.Corrupt || room === Peek.Vanished) return Outcome.Faulted;
       this.chainsLeft--;
@@ -161,7 +159,7 @@ export class RingService implements Workable, Starved, Timer {
         this.queue.complete(0);
         continue;
       }
-      const written = this.deliver(Math.min(room, quota));
+      const written = this.deliver(Math.min(room, this.bytesLeft, quota - this.batchBytes));
       if (written < 0) return Outcome.Faulted;
       if (written === 0) return Outcome.HeldForEntropy;
       this.queue.complete(written);
@@ -212,7 +210,7 @@ export class RingService implements Workable, Starved, Timer {
     switch (outcome) {
       case Outcome.HeldForLimit:
         counters.heldForLimit++;
-        loop.timers.arm(this, limiter?.nextReleaseMs() ?? 0);
+        loop.timers.armAt(this, limiter?.nextReleaseMs() ?? 0);
         return false;
       case Outcome.HeldForEntropy:
         counters.heldForEntropy++;

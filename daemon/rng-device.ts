@@ -74,7 +74,8 @@ export class RngDevice implements Watcher, Timer {
     this.name = options.name;
     this.options = options;
     this.context = context;
-    this.limiter = options.limit && new Limiter(options.limit.maxBytes, options.limit.periodMs);
+    this.limiter =
+      options.limit && new Limiter(options.limit.maxBytes, options.limit.periodMs, context.loop.clock);
   }
 
   /** Starts to accept, or to serve the inherited connection. */
@@ -110,7 +111,7 @@ export class RngDevice implements Watcher, Timer {
       `accepting failed: ${errnoName(result)}; trying again (raise LimitNOFILE)`,
     );
     if (this.watch !== undefined) this.context.loop.rewatch(this.watch, 0);
-    this.context.loop.timers.arm(this, performance.now() + ACCEPT_PAUSE_MS);
+    this.context.loop.timers.armIn(this, ACCEPT_PAUSE_MS);
   }
 
   onDue(): void {

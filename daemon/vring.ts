@@ -117,6 +117,9 @@ export class Vring implements Watcher, Timer {
     this.dropKick();
     if (fd !== undefined) {
       setNonBlocking(fd);
+      // Kicks from an earlier life of this fd tell nothing of this ring, which is looked at when it starts; one of
+      // them counts, since QEMU makes one itself.
+      this.kicksOfUntouchedRing = Math.min(1, Math.max(0, readEventfd(fd)));
       const watch = this.context.loop.watch(fd, EPOLLIN | EPOLLET, this);
       if (typeof watch === 'number') {
         closeFd(fd);
@@ -182,7 +185,7 @@ export class Vring implements Watcher, Timer {
       // An odd file offset puts an aligned address elsewhere here, where an atomic access would trap or lock the bus.
       return place.region.addressAt(place.offset) % Number(ALIGNMENT[part]) === 0
         ? place
-        : misaligned(part, addresses[part], ' that is mapped elsewhere: expected a page-aligned mmap offset');
+        : misaligned(part, addresses[part], ' behind an mmap offset that is off its page');
     };
     const descTable = find('descTable', 'descUserAddr');
     const availRing = find('availRing', 'availUserAddr');
@@ -291,7 +294,7 @@ export class Vring implements Watcher, Timer {
   onDue(): void {
     if (this.service === undefined) return;
     this.service.resume();
-    this.context.loop.timers.arm(this, performance.now() + POLLED_RING_MS);
+    this.context.loop.timers.armIn(this, POLLED_RING_MS);
   }
 }
 

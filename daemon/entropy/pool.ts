@@ -72,7 +72,9 @@ export class EntropyPool {
   private refill(): void {
     const offset = this.stored & (POOL_BYTES - 1);
     const room = Math.min(POOL_BYTES - (this.stored - this.taken), POOL_BYTES - offset);
-    for (const source of this.sources) {
+    for (let i = 0; i < this.sources.length; i++) {
+      const source = this.sources[i];
+      if (source === undefined) return;
       const got = source.read(this.memory.address + offset, room);
       // Whole words only: the odd bytes of a short read are dropped and overwritten by the next.
       if (got > WORD_MASK) {

@@ -22,7 +22,7 @@ export class Starvation implements Timer {
   /** Holds `ring` until a source has bytes. */
   wait(ring: Starved): void {
     if (!this.waiting.includes(ring)) this.waiting.push(ring);
-    if (this.dueMs === Infinity) this.timers.arm(this, performance.now() + RETRY_MS);
+    if (this.dueMs === Infinity) this.timers.armIn(this, RETRY_MS);
   }
 
   /** Forgets a ring that stops. */
