@@ -5,6 +5,6 @@ export function qemuLine(socketPath: string): string {
   return [
     'qemu-system-x86_64 -m 1G \\',
     '  -object memory-backend-memfd,id=mem,size=1G,share=on -machine q35,memory-backend=mem \\',
-    `  -chardev socket,id=rng0,path=${socketPath} -device vhost-user-rng-pci,chardev=rng0`,
+    `  -chardev socket,id=rng0,path=${socketPath} -device vhost-user-rng-pci,chardev=rng0,vectors=2`,
   ].join('\n');
 }
