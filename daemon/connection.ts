@@ -6,6 +6,7 @@ import { Errno, errnoName } from '../shared-memory/errno.js';
 import { EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from '../shared-memory/epoll.js';
 import { closeFd, type Fd } from '../shared-memory/fd.js';
 import { NativeMemory } from '../shared-memory/ffi.js';
+import { poll } from '../shared-memory/libc.js';
 import { FDS_TRUNCATED, MAX_RECEIVED_FDS, MessageBuffer } from '../shared-memory/unix-socket.js';
 import { Fault } from '../protocol/fault.js';
 import { decodeHeader, type Header, HEADER_BYTES, MAX_PAYLOAD_BYTES } from '../protocol/header.js';
@@ -82,9 +83,12 @@ export class Connection implements Watcher, Timer {
     if ((events & (EPOLLIN | EPOLLHUP | EPOLLRDHUP)) !== 0) this.receiveMessages();
   }
 
-  /** True when the front-end has hung up, also if its last messages are not handled yet. */
+  /** True when the front-end has hung up, also if more of its last messages wait than one round handles. */
   hasHungUp(): boolean {
+    // The flags of poll(2) have the values of epoll's.
+    const gone = EPOLLRDHUP | EPOLLHUP;
     if (!this.ended) this.receiveMessages();
+    if (!this.ended && (poll(this.fd, EPOLLRDHUP, 0) & gone) !== 0) this.end(undefined);
     return this.ended;
   }
 

@@ -32,6 +32,19 @@ export interface SocketAccess {
  * Gives a fault of scope `daemon` that names the fix.
  */
 export function listenOn(path: string, access: SocketAccess): ListeningSocket | Fault {
+  try {
+    return claim(path, access);
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code ?? String(error);
+    return refuse(
+      'socket_file',
+      `making the socket file ${path} failed: ${code} (this user needs its folder, and to be in its group)`,
+    );
+  }
+}
+
+/** As {@link listenOn}; throws node's error where a call on a file fails that the checks before had let pass. */
+function claim(path: string, access: SocketAccess): ListeningSocket | Fault {
   const gid = access.group === undefined ? undefined : groupId(access.group);
   if (gid instanceof Fault) return gid;
   const refused = checkPath(path) ?? clearStale(path);
@@ -44,8 +57,14 @@ export function listenOn(path: string, access: SocketAccess): ListeningSocket | 
     closeFd(asFd(fd));
     return refuse('socket_bind', `listening on ${path} failed: ${errnoName(listening)}`);
   }
-  if (gid !== undefined) chownSync(path, -1, gid);
-  return { fd: asFd(fd), path, inode: lstatSync(path).ino };
+  try {
+    if (gid !== undefined) chownSync(path, -1, gid);
+    return { fd: asFd(fd), path, inode: lstatSync(path).ino };
+  } catch (error) {
+    closeFd(asFd(fd));
+    unlinkSync(path);
+    throw error;
+  }
 }
 
 /** Binds so that no one can connect who may not, not even between bind(2) and chmod(2). */
@@ -82,6 +101,9 @@ function checkPath(path: string): Fault | undefined {
       'socket_folder_missing',
       `expected the folder ${folder}, which is not there: mkdir -p ${folder}`,
     );
+  }
+  if (!stat.isDirectory()) {
+    return refuse('socket_folder_missing', `expected ${folder} to be a folder, got something else`);
   }
   if ((stat.mode & WORLD_WRITABLE) !== 0 && (stat.mode & STICKY) === 0) {
     return refuse(

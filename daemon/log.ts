@@ -22,14 +22,19 @@ interface LineOutput {
   write(line: string): void;
 }
 
-/** Standard error; a line that would block is dropped and counted, and the count goes out with the next line. */
+/** Standard error; a line that would block is dropped and counted, and the count goes out before the next line. */
 class NonBlockingStderr implements LineOutput {
   private dropped = 0;
+  private readonly form: (record: string) => string;
 
-  write(line: string): void {
-    if (this.dropped > 0 && this.put(`${this.dropped} log lines were dropped: standard error was full\n`))
-      this.dropped = 0;
-    if (!this.put(line)) this.dropped++;
+  /** `form` makes a line of a record in pino's JSON. */
+  constructor(form: (record: string) => string) {
+    this.form = form;
+  }
+
+  write(record: string): void {
+    if (this.dropped > 0 && this.put(this.form(droppedRecord(this.dropped)))) this.dropped = 0;
+    if (!this.put(this.form(record))) this.dropped++;
   }
 
   private put(line: string): boolean {
@@ -58,25 +63,24 @@ interface LogRecord {
   readonly suppressed?: number;
 }
 
-/** One record as a line of text: `2026-01-31T12:00:00.000Z info rng0: listening …`. */
-class TextOutput implements LineOutput {
-  private readonly output: LineOutput;
-  /** Under the journal a priority stands in front, and the journal adds the time. */
-  private readonly journal: boolean;
+/** The record that tells how many were dropped. */
+function droppedRecord(dropped: number): string {
+  const time = new Date().toISOString();
+  const msg = `${dropped} log lines were dropped: standard error was full`;
+  return `${JSON.stringify({ level: 'warn', time, code: 'log_dropped', dropped, msg })}\n`;
+}
 
-  constructor(output: LineOutput, journal: boolean) {
-    this.output = output;
-    this.journal = journal;
-  }
-
-  write(line: string): void {
-    const record = JSON.parse(line) as LogRecord;
-    const head = this.journal ? `<${PRIORITIES[record.level] ?? 6}>` : `${record.time} ${record.level} `;
-    const subject = record.device ?? record.source;
-    const about = subject === undefined ? '' : `${subject}: `;
-    const more = record.suppressed === undefined ? '' : ` (${record.suppressed} more like this before)`;
-    this.output.write(`${head}${escapeControl(`${about}${record.msg} [${record.code}]`)}${more}\n`);
-  }
+/**
+ * A record as a line of text: `2026-01-31T12:00:00.000Z info rng0: listening …`. Under the journal a priority stands in
+ * front instead, and the journal adds the time.
+ */
+function textLine(line: string, journal: boolean): string {
+  const record = JSON.parse(line) as LogRecord;
+  const head = journal ? `<${PRIORITIES[record.level] ?? 6}>` : `${record.time} ${record.level} `;
+  const subject = record.device ?? record.source;
+  const about = subject === undefined ? '' : `${subject}: `;
+  const more = record.suppressed === undefined ? '' : ` (${record.suppressed} more like this before)`;
+  return `${head}${escapeControl(`${about}${record.msg} [${record.code}]`)}${more}\n`;
 }
 
 /** Makes control characters visible. */
@@ -86,9 +90,10 @@ function escapeControl(text: string): string {
 
 /** Opens the log. Under systemd's journal (JOURNAL_STREAM) text lines carry a priority. */
 export function openLog(options: { readonly format: LogFormat; readonly level: LogLevel }): Log {
-  const stderr = new NonBlockingStderr();
-  const output =
-    options.format === 'json' ? stderr : new TextOutput(stderr, process.env['JOURNAL_STREAM'] !== undefined);
+  const journal = process.env['JOURNAL_STREAM'] !== undefined;
+  const output = new NonBlockingStderr(
+    options.format === 'json' ? (record) => record : (record) => textLine(record, journal),
+  );
   const logger = pino(
     {
       level: options.level,

@@ -32,12 +32,26 @@ export async function run(args: readonly string[]): Promise<void> {
     return;
   }
   const refused = NATIVE_LITTLE_ENDIAN ? checkSources(options.sources) : bigEndian();
-  const sockets = refused ?? openSockets(options);
+  if (refused) {
+    fail(refused, EX_CONFIG);
+    return;
+  }
+  const log = openLog({ format: options.logFormat, level: options.logLevel });
+  // Before a socket file is made, or a signal that comes at once would leave it behind. Handlers run in node's event loop,
+  // which does not turn before serve() has put its own stop in this place.
+  const control: Control = { stop: (status) => process.exit(status) };
+  handleSignals(control, log);
+  const sockets = openSockets(options);
   if (sockets instanceof Fault) {
     fail(sockets, EX_CONFIG);
     return;
   }
-  await serve(options, sockets);
+  await serve(options, sockets, { log, control });
+}
+
+/** What ends the process in good order: the exit status, and why, for the log. */
+interface Control {
+  stop: (status: number, reason: string) => void;
 }
 
 function fail(fault: Fault, status: number, hint?: string): void {
@@ -128,12 +142,15 @@ function defaultSocketPath(): string {
   return path;
 }
 
-async function serve(options: Options, sockets: Sockets): Promise<void> {
-  const log = openLog({ format: options.logFormat, level: options.logLevel });
+async function serve(
+  options: Options,
+  sockets: Sockets,
+  { log, control }: { readonly log: Log; readonly control: Control },
+): Promise<void> {
   const { limit, memory, sources, busyPollUs } = options;
   const devices: DeviceOptions[] = sockets.devices.map((device) => ({ ...device, limit, memory }));
   let stopping: Promise<void> | undefined;
-  const stop = (status: number, reason: string): void => {
+  control.stop = (status, reason) => {
     stopping ??= shutDown(plane, sockets, { log, status, reason });
   };
   const plane = new DataPlane(
@@ -142,12 +159,11 @@ async function serve(options: Options, sockets: Sockets): Promise<void> {
       log,
       failed: (reason) => {
         log('error', 'internal', `the data plane failed: ${reason}`);
-        stop(EX_SOFTWARE, 'the data plane failed');
+        control.stop(EX_SOFTWARE, 'the data plane failed');
       },
-      lastConnectionEnded: () => stop(0, 'the front-end of the inherited connection has gone'),
+      lastConnectionEnded: () => control.stop(0, 'the front-end of the inherited connection has gone'),
     },
   );
-  handleSignals(stop, log);
   await plane.ready;
   const named = sources.map(({ text }) => text).join(', ');
   for (const device of devices) {
@@ -161,13 +177,13 @@ async function serve(options: Options, sockets: Sockets): Promise<void> {
   }
 }
 
-function handleSignals(stop: (status: number, reason: string) => void, log: Log): void {
-  process.on('SIGTERM', () => stop(0, 'SIGTERM'));
+function handleSignals(control: Control, log: Log): void {
+  process.on('SIGTERM', () => control.stop(0, 'SIGTERM'));
   let interrupted = false;
   process.on('SIGINT', () => {
     if (interrupted) exitNow(128 + os.signals.SIGINT);
     interrupted = true;
-    stop(0, 'SIGINT');
+    control.stop(0, 'SIGINT');
   });
   process.on('SIGHUP', () =>
     log('info', 'reload', 'nothing to reload: all settings are on the command line'),
@@ -176,7 +192,7 @@ function handleSignals(stop: (status: number, reason: string) => void, log: Log)
   ignoreSignal(os.signals.SIGUSR1);
   process.on('uncaughtException', (error) => {
     log('error', 'internal', `a bug in vhost-rngd, please report it: ${error.stack ?? error.message}`);
-    stop(EX_SOFTWARE, 'a bug');
+    control.stop(EX_SOFTWARE, 'a bug');
   });
 }
 

@@ -63,6 +63,8 @@ export class Vring implements Watcher, Timer {
   private errFd: Fd | undefined;
   private service: RingService | undefined;
   private kicksOfUntouchedRing = 0;
+  /** A request was served on this connection before, so memory is shared, and the kick fd may count old kicks. */
+  private hasServed = false;
 
   constructor(context: ServiceContext, events: RingEvents) {
     this.context = context;
@@ -117,9 +119,6 @@ export class Vring implements Watcher, Timer {
     this.dropKick();
     if (fd !== undefined) {
       setNonBlocking(fd);
-      // Kicks from an earlier life of this fd tell nothing of this ring, which is looked at when it starts; one of
-      // them counts, since QEMU makes one itself.
-      this.kicksOfUntouchedRing = Math.min(1, Math.max(0, readEventfd(fd)));
       const watch = this.context.loop.watch(fd, EPOLLIN | EPOLLET, this);
       if (typeof watch === 'number') {
         closeFd(fd);
@@ -217,6 +216,7 @@ export class Vring implements Watcher, Timer {
   private halt(): void {
     if (this.service === undefined) return;
     this.base = this.service.queue.base;
+    this.hasServed ||= this.service.served > 0;
     this.service.stop();
     this.service = undefined;
     this.context.loop.timers.disarm(this);
@@ -273,7 +273,7 @@ export class Vring implements Watcher, Timer {
     if ((events & EPOLLERR) !== 0 && this.kickFd !== undefined) readEventfd(this.kickFd);
     if (this.service === undefined) return;
     this.service.resume();
-    if (this.service.served === 0) this.lookForSharing(this.service);
+    if (this.service.served === 0 && !this.hasServed) this.lookForSharing(this.service);
   }
 
   /**

@@ -10,8 +10,8 @@ import type { EntropySource } from './source.js';
 /** Two refills of the pool. A power of two. */
 export const FED_QUEUE_BYTES = 16_384;
 
-/** Words of the control block. */
-const Control = { Stored: 0, Taken: 1, Stop: 2, WakeWanted: 3 } as const;
+/** Words of the control block. `Moves` counts what may end the producer's wait: room that was made, and the stop. */
+const Control = { Stored: 0, Taken: 1, Stop: 2, WakeWanted: 3, Moves: 4 } as const;
 const CONTROL_BYTES = 4 * Object.keys(Control).length;
 
 /** What both ends need to find the queue. */
@@ -43,13 +43,15 @@ export class FedQueueProducer {
   /** Waits until there is room, or the queue is stopped (0): the bytes that fit at {@link storeAddress}. */
   waitForRoom(): number {
     for (;;) {
+      // Loaded before the looks below: whatever changes after them changes this too, and the wait does not begin.
+      const moves = Atomics.load(this.control, Control.Moves);
       const taken = Atomics.load(this.control, Control.Taken);
       const stored = Atomics.load(this.control, Control.Stored);
       if (this.isStopped()) return 0;
       const offset = stored & (FED_QUEUE_BYTES - 1);
       const room = Math.min(FED_QUEUE_BYTES - ((stored - taken) | 0), FED_QUEUE_BYTES - offset);
       if (room > 0) return room;
-      Atomics.wait(this.control, Control.Taken, taken);
+      Atomics.wait(this.control, Control.Moves, moves);
     }
   }
 
@@ -74,8 +76,9 @@ export class FedQueueProducer {
 export function stopFedQueue(place: FedQueuePlace): void {
   const control = new Int32Array(place.control);
   Atomics.store(control, Control.Stop, 1);
+  Atomics.add(control, Control.Moves, 1);
   Atomics.notify(control, Control.Stop);
-  Atomics.notify(control, Control.Taken);
+  Atomics.notify(control, Control.Moves);
 }
 
 /** The end of the data plane: a source that never waits. */
@@ -108,7 +111,8 @@ export class FedSource implements EntropySource {
     libc.memcpy(address, this.address + offset, count);
     this.bytes.fill(0, offset, offset + count);
     Atomics.add(this.control, Control.Taken, count);
-    Atomics.notify(this.control, Control.Taken);
+    Atomics.add(this.control, Control.Moves, 1);
+    Atomics.notify(this.control, Control.Moves);
     return count;
   }
 

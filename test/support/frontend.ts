@@ -48,6 +48,7 @@ export class Frontend {
   private readonly messages = new MessageBuffer();
   private readonly buffer = new NativeMemory(BUFFER_BYTES);
   private open = true;
+  private connected = true;
 
   private constructor(fd: Fd) {
     this.fd = fd;
@@ -128,6 +129,7 @@ export class Frontend {
         fds,
       );
       for (const fd of fds.splice(0)) closeFd(fd);
+      if (isInterrupted(n)) continue;
       if (n <= 0) return false;
       got += n;
     }
@@ -179,6 +181,7 @@ export class Frontend {
       const left = Math.max(0, Math.ceil(deadline - performance.now()));
       if (libc.poll(this.fd, libc.POLLIN, left) === 0) return false;
       const n = this.messages.receive(this.fd, this.buffer, { offset: 0, length: BUFFER_BYTES }, []);
+      if (isInterrupted(n)) continue;
       if (n <= 0) return true;
     }
   }
@@ -189,8 +192,8 @@ export class Frontend {
     return this.receive() !== undefined;
   }
 
-  /** The handshake of a front-end that knows REPLY_ACK. */
-  negotiate(features: bigint = DEFAULT_FEATURES): void {
+  /** The handshake of a front-end that knows REPLY_ACK, and the protocol features in `more`. */
+  negotiate(features: bigint = DEFAULT_FEATURES, more = 0n): void {
     this.getU64(FrontendRequest.GetFeatures);
     this.getU64(FrontendRequest.GetProtocolFeatures);
     const protocolFeatures = maskOf(
@@ -200,7 +203,7 @@ export class Frontend {
       ProtocolFeature.RESET_DEVICE,
       ProtocolFeature.STATUS,
     );
-    this.expectOk({ request: FrontendRequest.SetProtocolFeatures, features: protocolFeatures });
+    this.expectOk({ request: FrontendRequest.SetProtocolFeatures, features: protocolFeatures | more });
     this.expectOk({ request: FrontendRequest.SetOwner });
     this.expectOk({ request: FrontendRequest.SetFeatures, features });
   }
@@ -271,14 +274,31 @@ export class Frontend {
     return taken;
   }
 
+  /** Closes the socket and keeps the eventfds, as no VMM should. */
+  hangUp(): void {
+    if (this.connected) closeFd(this.fd);
+    this.connected = false;
+  }
+
   close(): void {
     if (!this.open) return;
     this.open = false;
-    for (const fd of [this.fd, this.kick, this.call, this.err]) closeFd(fd);
+    this.hangUp();
+    for (const fd of [this.kick, this.call, this.err]) closeFd(fd);
   }
 }
 
 function waitEventfd(fd: Fd, timeoutMs: number): number {
-  if (libc.poll(fd, libc.POLLIN, timeoutMs) === 0) return 0;
-  return Math.max(0, readEventfd(fd));
+  const deadline = performance.now() + timeoutMs;
+  for (;;) {
+    const left = Math.max(0, Math.ceil(deadline - performance.now()));
+    if (libc.poll(fd, libc.POLLIN, left) === 0) return 0;
+    const count = readEventfd(fd);
+    if (!isInterrupted(count)) return Math.max(0, count);
+  }
+}
+
+/** A signal, as that of a child that stops, has ended a wait before anything came. */
+function isInterrupted(result: number): boolean {
+  return result === -Errno.EAGAIN || result === -Errno.EINTR;
 }

@@ -1,0 +1,163 @@
+// The command line: each option, what it gives, and what is refused with which words.
+import t from 'tap';
+import { deviceNames, type Options, parseOptions } from '../../daemon/options.js';
+import { parseSourceSpec } from '../../daemon/entropy/source-spec.js';
+import { Fault } from '../../protocol/fault.js';
+
+const DEFAULTS: Options = {
+  socketPaths: [],
+  fd: undefined,
+  sources: [{ kind: 'random', text: 'random:/dev/random', path: '/dev/random' }],
+  limit: undefined,
+  busyPollUs: 0,
+  memory: { memoryPolicy: 'guard', memSlots: 0 },
+  socketMode: 0o660,
+  socketGroup: undefined,
+  logFormat: 'text',
+  logLevel: 'info',
+};
+
+/** Arguments, separated by spaces, and in what their options differ from the defaults. */
+const ACCEPTED: readonly (readonly [string, Partial<Options>])[] = [
+  ['', {}],
+  ['--socket-path=/run/a.sock', { socketPaths: ['/run/a.sock'] }],
+  ['--socket-path /run/a.sock --socket-path=/run/b.sock', { socketPaths: ['/run/a.sock', '/run/b.sock'] }],
+  ['--fd=3', { fd: 3 }],
+  ['--fd 2147483647', { fd: 2147483647 }],
+  ['--source=getrandom', { sources: [{ kind: 'getrandom', text: 'getrandom', path: '' }] }],
+  [
+    '--source=hwrng --source=random:/dev/urandom',
+    {
+      sources: [
+        { kind: 'hwrng', text: 'hwrng:/dev/hwrng', path: '/dev/hwrng' },
+        { kind: 'random', text: 'random:/dev/urandom', path: '/dev/urandom' },
+      ],
+    },
+  ],
+  ['--allow-test-sources --source=file:/x', { sources: [{ kind: 'file', text: 'file:/x', path: '/x' }] }],
+  ['--max-bytes=1', { limit: { maxBytes: 1, periodMs: 65536 } }],
+  ['--max-bytes=9007199254740991 --period=1', { limit: { maxBytes: 2 ** 53 - 1, periodMs: 1 } }],
+  ['--period=2147483647 --max-bytes=64', { limit: { maxBytes: 64, periodMs: 2147483647 } }],
+  ['--busy-poll-us=0', {}],
+  ['--busy-poll-us=50', { busyPollUs: 50 }],
+  ['--busy-poll-us=1000000', { busyPollUs: 1_000_000 }],
+  ['--busy-poll-us=auto', {}],
+  ['--memory=require-sealed', { memory: { memoryPolicy: 'require-sealed', memSlots: 0 } }],
+  ['--memory=trust --mem-slots=32', { memory: { memoryPolicy: 'trust', memSlots: 32 } }],
+  ['--socket-mode=0600', { socketMode: 0o600 }],
+  ['--socket-mode=777', { socketMode: 0o777 }],
+  ['--socket-group=kvm', { socketGroup: 'kvm' }],
+  ['--log-format=json', { logFormat: 'json' }],
+  ['--log-level=debug', { logLevel: 'debug' }],
+];
+
+t.test('what is accepted', (t) => {
+  for (const [line, differences] of ACCEPTED) {
+    t.same(
+      parseOptions(split(line), '1.2.3'),
+      { ...DEFAULTS, ...differences },
+      line === '' ? 'nothing' : line,
+    );
+  }
+  t.end();
+});
+
+function split(line: string): string[] {
+  return line === '' ? [] : line.split(' ');
+}
+
+/** Arguments and what the refusal names. */
+const REFUSED: readonly (readonly [string, RegExp])[] = [
+  ['--nonsense', /--nonsense/],
+  ['surplus', /expected options only, got 'surplus'/],
+  ['--socket-path', /--socket-path/],
+  ['--socket-path=', /--socket-path/],
+  ['--socket-path=/a --socket-path=/a', /\/a twice/],
+  ['--fd=0', /standard stream/],
+  ['--fd=2', /standard stream/],
+  ['--fd=-1', /integer/],
+  ['--fd=3.5', /integer/],
+  ['--fd=0x10', /integer/],
+  ['--fd=', /--fd/],
+  ['--fd=2147483648', /integer/],
+  ['--fd=3 --socket-path=/a', /--socket-path or --fd, got both/],
+  ['--max-bytes=0', /integer from 1/],
+  ['--max-bytes=-5', /integer/],
+  ['--max-bytes=1e3', /integer/],
+  ['--max-bytes=9007199254740992', /integer/],
+  ['--max-bytes=ten', /integer/],
+  ['--period=100', /--period alone/],
+  ['--period=0 --max-bytes=1', /integer from 1/],
+  ['--period=2147483648 --max-bytes=1', /integer/],
+  ['--busy-poll-us=1000001', /integer/],
+  ['--busy-poll-us=-1', /integer/],
+  ['--memory=maybe', /guard, require-sealed, trust/],
+  ['--mem-slots=33', /integer from 0 to 32/],
+  ['--socket-mode=rw', /octal/],
+  ['--socket-mode=0888', /octal/],
+  ['--socket-mode=12345', /octal/],
+  ['--log-format=xml', /text, json/],
+  ['--log-level=loud', /error, warn, info, debug/],
+  // Row 179.
+  ['--source=nonsense', /nonsense/],
+  ['--source=', /expected random/],
+  ['--source=random --source=random', /random twice/],
+  ['--source=random --source=random:/dev/random', /twice/],
+  ['--source=file:/x', /--allow-test-sources/],
+  ['--source=egd:unix:/x', /no source of that kind yet/],
+  ['--source=rdrand', /no source of that kind yet/],
+];
+
+t.test('what is refused', (t) => {
+  for (const [line, pattern] of REFUSED) {
+    const refused = parseOptions(split(line), '1.2.3');
+    if (!(refused instanceof Fault)) {
+      t.fail(`${line} was accepted`);
+      continue;
+    }
+    t.match(refused.message, pattern, line);
+    t.equal(refused.scope, 'daemon');
+  }
+  t.end();
+});
+
+/** Specs and their full form, undefined where they are refused. */
+const SPECS: readonly (readonly [string, string | undefined])[] = [
+  ['random', 'random:/dev/random'],
+  ['hwrng', 'hwrng:/dev/hwrng'],
+  ['getrandom', 'getrandom'],
+  ['random:/dev/urandom', 'random:/dev/urandom'],
+  ['hwrng:/a:b', 'hwrng:/a:b'],
+  ['file:/a', 'file:/a'],
+  ['file', undefined],
+  ['file:', undefined],
+  ['random:', undefined],
+  ['random:dev/random', undefined],
+  ['hwrng:./x', undefined],
+  ['getrandom:/dev/random', undefined],
+  ['getrandom:', undefined],
+  ['Random', undefined],
+  [' random', undefined],
+  ['__proto__', undefined],
+  ['constructor:/x', undefined],
+  ['', undefined],
+  [':', undefined],
+  [':/x', undefined],
+  ...['rdrand', 'rdseed', 'egd', 'egd:unix:/x', 'jitter'].map((text) => [text, undefined] as const),
+];
+
+t.test('source specs', (t) => {
+  for (const [text, full] of SPECS) {
+    const spec = parseSourceSpec(text, true);
+    t.equal(spec instanceof Fault ? undefined : spec.text, full, `'${text}'`);
+    if (spec instanceof Fault) t.equal(spec.code, 'source_spec');
+  }
+  t.end();
+});
+
+t.test('devices are named after their sockets, by the whole path where that is not unique', (t) => {
+  t.same(deviceNames(['/run/rng0.sock', '/run/b.socket', '/run/c']), ['rng0', 'b', 'c']);
+  t.same(deviceNames(['/a/rng.sock', '/b/rng.sock', '/c.sock']), ['/a/rng.sock', '/b/rng.sock', 'c']);
+  t.same(deviceNames([]), []);
+  t.end();
+});
