@@ -4,7 +4,7 @@
 // fds always belong to the message they came with and nothing is allocated before a size has been checked.
 import { Errno, errnoName } from '../shared-memory/errno.js';
 import { EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from '../shared-memory/epoll.js';
-import { closeFd, type Fd } from '../shared-memory/fd.js';
+import { type Fd } from '../shared-memory/fd.js';
 import { NativeMemory } from '../shared-memory/ffi.js';
 import { poll } from '../shared-memory/libc.js';
 import { FDS_TRUNCATED, MAX_RECEIVED_FDS, MessageBuffer } from '../shared-memory/unix-socket.js';
@@ -12,7 +12,7 @@ import { Fault } from '../protocol/fault.js';
 import { decodeHeader, type Header, HEADER_BYTES, MAX_PAYLOAD_BYTES } from '../protocol/header.js';
 import { decodeFrontendMessage, MAX_MEM_REGIONS } from '../protocol/message.js';
 import { encodeU64Reply } from '../protocol/reply.js';
-import { frontendRequestName, frontendRequestSpec } from '../protocol/request.js';
+import { FrontendRequest, frontendRequestName, frontendRequestSpec } from '../protocol/request.js';
 import type { DeviceState } from './device-state.js';
 import type { EventLoop, Watch, Watcher } from './event-loop.js';
 import type { Timer } from './timers.js';
@@ -83,18 +83,24 @@ export class Connection implements Watcher, Timer {
     if ((events & (EPOLLIN | EPOLLHUP | EPOLLRDHUP)) !== 0) this.receiveMessages();
   }
 
-  /** True when the front-end has hung up, also if more of its last messages wait than one round handles. */
-  hasHungUp(): boolean {
+  /** Ends the connection when the front-end has hung up, though messages of it may wait; tells whether it has ended. */
+  endIfHungUp(): boolean {
     // The flags of poll(2) have the values of epoll's.
     const gone = EPOLLRDHUP | EPOLLHUP;
-    if (!this.ended) this.receiveMessages();
     if (!this.ended && (poll(this.fd, EPOLLRDHUP, 0) & gone) !== 0) this.end(undefined);
     return this.ended;
   }
 
+  /** Ends the connection because its front-end's process is gone, though something keeps its socket open. */
+  endAbandoned(): void {
+    this.end(undefined);
+  }
+
   private receiveMessages(): void {
-    for (let handled = 0; handled < MESSAGES_PER_ROUND; handled++) {
+    for (let cost = 0; cost < MESSAGES_PER_ROUND;) {
       if (!this.receiveHeader() || !this.receivePayload()) return;
+      // Mapping memory takes longer than all others together.
+      cost += this.header?.request === FrontendRequest.SetMemTable ? MESSAGES_PER_ROUND : 1;
       this.takeMessage();
     }
   }
@@ -137,6 +143,16 @@ export class Connection implements Watcher, Timer {
     }
     if (got <= 0) {
       this.end(this.endOfStream(got));
+      return false;
+    }
+    if (this.fds.length > MAX_RECEIVED_FDS) {
+      this.end(
+        new Fault(
+          'connection',
+          'fds_truncated',
+          `expected at most ${MAX_RECEIVED_FDS} fds with a message, got more`,
+        ),
+      );
       return false;
     }
     this.received += got;
@@ -194,7 +210,7 @@ export class Connection implements Watcher, Timer {
     try {
       this.handle(header, payload, fds);
     } finally {
-      for (const fd of fds) closeFd(fd);
+      for (const fd of fds) this.loop.disposal.closeFd(fd);
     }
   }
 
@@ -309,8 +325,8 @@ export class Connection implements Watcher, Timer {
     this.loop.timers.disarm(this);
     this.state.close();
     if (this.watch !== undefined) this.loop.unwatch(this.watch);
-    for (const fd of this.fds) closeFd(fd);
+    for (const fd of this.fds) this.loop.disposal.closeFd(fd);
     this.fds = [];
-    closeFd(this.fd);
+    this.loop.disposal.closeFd(this.fd);
   }
 }

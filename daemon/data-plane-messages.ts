@@ -26,11 +26,15 @@ export interface StopMessage {
   readonly kind: 'stop';
 }
 
+/** What the data plane has done with and the main thread is to let go. */
+export type Disposable = { readonly fd: number } | { readonly address: number; readonly length: number };
+
 /** From the data plane. */
 export type DataPlaneMessage =
   | { readonly kind: 'serving' }
   | { readonly kind: 'stopped' }
   | { readonly kind: 'lastConnectionEnded' }
+  | { readonly kind: 'dispose'; readonly what: Disposable }
   | {
       readonly kind: 'log';
       readonly level: LogLevel;

@@ -38,7 +38,14 @@ if (!pool.locked) {
     'waiting entropy could not be locked in RAM: raise LimitMEMLOCK to 64 KiB or more',
   );
 }
-const loop = new EventLoop(setup.busyPollUs, () => pool.topUp());
+const loop = new EventLoop(
+  setup.busyPollUs,
+  {
+    closeFd: (fd) => post({ kind: 'dispose', what: { fd } }),
+    unmap: (address, length) => post({ kind: 'dispose', what: { address, length } }),
+  },
+  () => pool.topUp(),
+);
 const starvation = new Starvation(loop.timers);
 
 let stopping = false;

@@ -2,6 +2,7 @@
 import { Worker } from 'node:worker_threads';
 import { openEventfd, signal } from '../shared-memory/eventfd.js';
 import type { DataPlaneMessage, DataPlaneSetup, SourceSetup, StopMessage } from './data-plane-messages.js';
+import { dispose } from './disposal.js';
 import { createFedQueue, stopFedQueue } from './entropy/fed-queue.js';
 import type { ReaderMessage, ReaderSetup } from './entropy/reader-thread.js';
 import { isKernelRandom } from './entropy/source.js';
@@ -54,6 +55,7 @@ export class DataPlane {
     });
     this.worker.on('message', (message: DataPlaneMessage) => {
       if (message.kind === 'log') events.log(message.level, message.code, message.message, message.fields);
+      if (message.kind === 'dispose') dispose(message.what);
       if (message.kind === 'lastConnectionEnded') events.lastConnectionEnded();
       if (message.kind === 'serving') this.serving.resolve();
     });

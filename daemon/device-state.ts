@@ -1,7 +1,8 @@
 // What one front-end has set up on a device: features, memory table, ring, status. Each request is handled here.
 //
 // Source: vhost-user, "Front-end message types"; the daemon's policies for bad input are in ARCHITECTURE.md.
-import { closeFd, fdKind, type Fd } from '../shared-memory/fd.js';
+import type { Disposal } from '../shared-memory/disposal.js';
+import { fdKind, type Fd } from '../shared-memory/fd.js';
 import { GuestMemory } from '../shared-memory/guest-memory.js';
 import type { MemoryPolicy, RegionDescription } from '../shared-memory/memory-region.js';
 import type { RingFeatures } from '../shared-memory/split-virtqueue.js';
@@ -88,6 +89,7 @@ export interface MemoryOptions {
 /** The device as one front-end has set it up; lives as long as the connection. */
 export class DeviceState {
   private readonly options: MemoryOptions;
+  private readonly disposal: Disposal;
   private readonly vring: Vring;
   private readonly offeredProtocolFeatures: bigint;
   private features = 0n;
@@ -99,6 +101,7 @@ export class DeviceState {
 
   constructor(context: ServiceContext, options: MemoryOptions, events: RingEvents) {
     this.options = options;
+    this.disposal = context.loop.disposal;
     this.vring = new Vring(context, events);
     const slots = options.memSlots > 0 ? maskOf(ProtocolFeature.CONFIGURE_MEM_SLOTS) : 0n;
     this.offeredProtocolFeatures = OFFERED_PROTOCOL_FEATURES | slots;
@@ -229,7 +232,7 @@ export class DeviceState {
       fds.push(fd);
       return refuse('backend_req_fd', `expected a socket with SET_BACKEND_REQ_FD, got a ${fdKind(fd)}`);
     }
-    if (this.backendReqFd !== undefined) closeFd(this.backendReqFd);
+    if (this.backendReqFd !== undefined) this.disposal.closeFd(this.backendReqFd);
     this.backendReqFd = fd;
     return undefined;
   }
@@ -254,7 +257,7 @@ export class DeviceState {
     if (table instanceof Fault) return table;
     const old = this.memory;
     this.useMemory(table);
-    old?.unmap();
+    old?.unmap(this.disposal);
     return undefined;
   }
 
@@ -281,7 +284,7 @@ export class DeviceState {
     }
     this.useMemory(this.memory.without(region));
     // SAFETY: the ring has just left this table, so nothing refers to the region's views any more.
-    region.unmap();
+    region.unmap(this.disposal);
     return undefined;
   }
 
@@ -325,7 +328,7 @@ export class DeviceState {
   private vringFd(request: number, noFd: boolean, fds: Fd[]): Handled {
     const fd = fds.shift();
     if (noFd !== (fd === undefined)) {
-      if (fd !== undefined) closeFd(fd);
+      if (fd !== undefined) this.disposal.closeFd(fd);
       return refuse(
         'vring_fd',
         `expected ${noFd ? 'no fd' : 'an fd'} with ${frontendRequestName(request)}, as its bit 8 says`,
@@ -359,9 +362,9 @@ export class DeviceState {
   /** Lets everything go: ring, fds, mappings. */
   close(): void {
     this.vring.reset();
-    this.memory?.unmap();
+    this.memory?.unmap(this.disposal);
     this.memory = undefined;
-    if (this.backendReqFd !== undefined) closeFd(this.backendReqFd);
+    if (this.backendReqFd !== undefined) this.disposal.closeFd(this.backendReqFd);
     this.backendReqFd = undefined;
   }
 }

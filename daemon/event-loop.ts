@@ -3,6 +3,7 @@
 // Data path: a kick arrives here and leads to one pass over its ring. The loop waits nowhere but in epoll_wait(2),
 // so no peer, source or limit can delay another device for longer than one pass of each.
 import { Epoll, EPOLLET, EPOLLIN } from '../shared-memory/epoll.js';
+import type { Disposal } from '../shared-memory/disposal.js';
 import { asFd, type Fd } from '../shared-memory/fd.js';
 import { type Clock, MonotonicClock } from '../shared-memory/monotonic-clock.js';
 import { Timers } from './timers.js';
@@ -36,11 +37,18 @@ export interface Watch {
 const SPELL_MS = 0.02;
 /** Looks at the rings between two looks at the clock, which costs as much as 20 of them. */
 const LOOKS_PER_CLOCK = 32;
+/** Passes between two looks at the clock; each is bounded by its budget. Ours. */
+const PASSES_PER_CLOCK = 4;
+
+/** Rings started between two turns of the thread's own event loop; each makes three views. Ours. */
+const VIEWS_PER_TURN = 256;
 
 /** Runs one worker's devices. */
 export class EventLoop {
   readonly clock: Clock = new MonotonicClock();
   readonly timers = new Timers(this.clock);
+  /** Where fds and mappings of peers go. */
+  readonly disposal: Disposal;
   private readonly epoll = new Epoll();
   private readonly watchers: (Watcher | undefined)[] = [];
   private readonly generations: number[] = [];
@@ -52,12 +60,14 @@ export class EventLoop {
   private heated = false;
   private hotUntilMs = 0;
   private pauseRequested = false;
+  private viewsMade = 0;
   private readonly busyPollMs: number;
   private readonly betweenRequests: () => void;
 
   /** `busyPollUs`: how long a ring is watched after its last request; `betweenRequests` runs after each round. */
-  constructor(busyPollUs: number, betweenRequests: () => void) {
+  constructor(busyPollUs: number, disposal: Disposal, betweenRequests: () => void) {
     this.busyPollMs = busyPollUs / 1000;
+    this.disposal = disposal;
     this.betweenRequests = betweenRequests;
   }
 
@@ -69,7 +79,8 @@ export class EventLoop {
   /** Watches `fd` (borrowed); a negated error number when it cannot be watched. */
   watch(fd: Fd, events: number, watcher: Watcher): Watch | number {
     const slot = this.freeSlots.pop() ?? this.watchers.length;
-    const generation = (this.generations[slot] ?? 0) + 1;
+    // 32 bits, as epoll gives it back.
+    const generation = ((this.generations[slot] ?? 0) + 1) | 0;
     this.generations[slot] = generation;
     this.watchers[slot] = watcher;
     const failed = this.epoll.add(fd, events, slot, generation);
@@ -108,9 +119,19 @@ export class EventLoop {
   /** Forgets a ring that stops. */
   forget(work: Workable): void {
     for (const list of [this.ready, this.serving, this.hot]) {
-      const at = list.indexOf(work);
-      if (at >= 0) list.splice(at, 1);
+      for (let at = list.indexOf(work); at >= 0; at = list.indexOf(work)) list.splice(at, 1);
     }
+  }
+
+  /**
+   * Counts a ring's views that were dropped or will be: their finalizers run in the thread's own event loop, so that has
+   * to turn now and then, also while nobody disconnects.
+   */
+  countViews(): void {
+    this.viewsMade++;
+    if (this.viewsMade < VIEWS_PER_TURN) return;
+    this.viewsMade = 0;
+    this.pause();
   }
 
   /** Makes run() return after the current round: to stop, or to let the thread's own event loop turn. */
@@ -168,15 +189,24 @@ export class EventLoop {
     let now = this.lookAtClock();
     const spellEnd = now + SPELL_MS;
     while (now < spellEnd && now < this.hotUntilMs && this.ready.length === 0) {
-      for (let look = 0; look < LOOKS_PER_CLOCK; look++) {
-        for (let i = 0; i < this.hot.length; i++) {
-          const work = this.hot[i];
-          if (work?.hasWork() === true) this.serve(work);
-        }
-      }
+      this.lookAtHot();
       now = this.lookAtClock();
     }
     if (now >= this.hotUntilMs) this.coolAll();
+  }
+
+  /** Looks at every hot ring a number of times; leaves when a few passes were served, or one needs another pass. */
+  private lookAtHot(): void {
+    let passes = 0;
+    for (let look = 0; look < LOOKS_PER_CLOCK; look++) {
+      for (let i = 0; i < this.hot.length; i++) {
+        const work = this.hot[i];
+        if (work?.hasWork() !== true) continue;
+        this.serve(work);
+        passes++;
+        if (passes >= PASSES_PER_CLOCK || this.ready.length > 0) return;
+      }
+    }
   }
 
   /** The time in ms; polling goes on from here when a request was served since the last look. */

@@ -1,16 +1,12 @@
 // The daemon's log: pino's records on standard error, as JSON or as text, by an output that never blocks.
-import { writeSync } from 'node:fs';
 import { pino } from 'pino';
-import { poll, POLLOUT } from '../shared-memory/libc.js';
 import type { Log, LogLevel } from './rng-device.js';
+import { offerTo, STDERR } from './standard-stream.js';
 
 export const LOG_FORMATS = ['text', 'json'] as const;
 export type LogFormat = (typeof LOG_FORMATS)[number];
 export const LOG_LEVELS = ['error', 'warn', 'info', 'debug'] as const satisfies readonly LogLevel[];
 
-const STDERR = 2;
-/** poll(2) promises that a pipe takes this much without blocking (PIPE_BUF). Longer lines are cut. */
-const MAX_LINE_BYTES = 4096;
 /** syslog priorities for the journal. Source: sd-daemon(3). */
 const PRIORITIES: Readonly<Record<string, number>> = { error: 3, warn: 4, info: 6, debug: 7 };
 /** Control characters, which a peer could use to forge lines or to drive a terminal. */
@@ -33,22 +29,8 @@ class NonBlockingStderr implements LineOutput {
   }
 
   write(record: string): void {
-    if (this.dropped > 0 && this.put(this.form(droppedRecord(this.dropped)))) this.dropped = 0;
-    if (!this.put(this.form(record))) this.dropped++;
-  }
-
-  private put(line: string): boolean {
-    if (poll(STDERR, POLLOUT, 0) !== POLLOUT) return false;
-    const bytes = Buffer.from(line);
-    const cut =
-      bytes.length > MAX_LINE_BYTES
-        ? Buffer.concat([bytes.subarray(0, MAX_LINE_BYTES - 1), Buffer.from('\n')])
-        : bytes;
-    try {
-      return writeSync(STDERR, cut) === cut.length;
-    } catch {
-      return false;
-    }
+    if (this.dropped > 0 && offerTo(STDERR, this.form(droppedRecord(this.dropped)))) this.dropped = 0;
+    if (!offerTo(STDERR, this.form(record))) this.dropped++;
   }
 }
 

@@ -11,11 +11,13 @@ import { exitNow, ignoreSignal } from '../shared-memory/libc.js';
 import { socketRole } from '../shared-memory/unix-socket.js';
 import { DataPlane } from './data-plane.js';
 import type { SourceSpec } from './entropy/source-spec.js';
+import { isDisposing } from './disposal.js';
 import { listenOn, removeSocketFile, type ListeningSocket } from './listening-socket.js';
 import { openLog } from './log.js';
 import { deviceNames, parseOptions, type Options } from './options.js';
 import { qemuLine } from './qemu-line.js';
 import type { DeviceOptions, Log } from './rng-device.js';
+import { offerTo, STDERR, STDOUT } from './standard-stream.js';
 
 const EX_USAGE = 64;
 const EX_SOFTWARE = 70;
@@ -55,9 +57,7 @@ interface Control {
 }
 
 function fail(fault: Fault, status: number, hint?: string): void {
-  process.stderr.write(
-    `vhost-rngd: ${fault.message}${hint === undefined ? '' : ` (${hint})`} [${fault.code}]\n`,
-  );
+  offerTo(STDERR, `vhost-rngd: ${fault.message}${hint === undefined ? '' : ` (${hint})`} [${fault.code}]\n`);
   process.exitCode = status;
 }
 
@@ -173,7 +173,7 @@ async function serve(
   }
   const [first] = sockets.files;
   if (options.socketPaths.length === 0 && first !== undefined) {
-    process.stdout.write(`\nStart a guest with\n\n${qemuLine(first.path)}\n\nand read /dev/hwrng in it.\n`);
+    offerTo(STDOUT, `\nStart a guest with\n\n${qemuLine(first.path)}\n\nand read /dev/hwrng in it.\n`);
   }
 }
 
@@ -214,5 +214,6 @@ async function shutDown(
   }, STOP_TIMEOUT_MS);
   await plane.stop();
   clearTimeout(deadline);
+  if (isDisposing()) exitNow(exit.status);
   process.exit(exit.status);
 }

@@ -17,7 +17,7 @@ import type { Fd } from '../shared-memory/fd.js';
 /** One pass serves at most so much, then the other rings have their turn. Ours; see DECISIONS.md. */
 const CHAINS_PER_PASS = 64;
 const BYTES_PER_PASS = 65536;
-const DESCRIPTORS_PER_PASS = 4096;
+const DESCRIPTORS_PER_PASS = 1024;
 /** Looks for more work within one pass, each after a signal; then the other descriptors are looked at. */
 const LOOKS_PER_PASS = 16;
 
@@ -86,7 +86,7 @@ export class RingService implements Workable, Starved, Timer {
   }
 
   hasWork(): boolean {
-    return !this.held && this.queue.hasWork();
+    return !this.held && !this.queued && this.queue.hasWork();
   }
 
   cool(): boolean {
@@ -94,6 +94,10 @@ export class RingService implements Workable, Starved, Timer {
     if (this.queued || !this.queue.enableKicks() || this.held) return false;
     this.queued = true;
     return true;
+  }
+
+  private isStopped(): boolean {
+    return this.stopped;
   }
 
   /** Forgets every promise to come back; nothing is written or signalled afterwards. */
@@ -111,12 +115,13 @@ export class RingService implements Workable, Starved, Timer {
 
   servePass(): boolean {
     this.queued = false;
+    if (this.stopped) return false;
     this.chainsLeft = CHAINS_PER_PASS;
     this.bytesLeft = BYTES_PER_PASS;
     this.descriptorsLeft = DESCRIPTORS_PER_PASS;
     for (let looks = LOOKS_PER_PASS; ; looks--) {
       const outcome = this.serveBatch();
-      if (outcome !== Outcome.Drained || this.stopped) return this.endPass(outcome);
+      if (outcome !== Outcome.Drained || this.isStopped()) return this.endPass(outcome);
       // The signal may have woken the guest on this very CPU, and its next request may be there already: what this
       // look finds saves a whole wait.
       if (!this.awaitWork())
@@ -164,7 +169,6 @@ export class RingService implements Workable, Starved, Timer {
       if (written === 0) return Outcome.HeldForEntropy;
       this.queue.complete(written);
       this.bytesLeft -= written;
-      this.batchBytes += written;
       this.batchRequests++;
     }
     return Outcome.Drained;
@@ -182,6 +186,8 @@ export class RingService implements Workable, Starved, Timer {
       if (length === 0) break;
       const failed = this.queue.fill(written, pool.memory, pool.offset, length);
       pool.take(length);
+      // Counted, and charged to the limit, also when the copy failed: part of it may have reached the guest.
+      this.batchBytes += length;
       if (failed !== 0) return failed;
       written += length;
     }

@@ -69,6 +69,8 @@ export class RngDevice implements Watcher, Timer {
   private connectionThrottle = new LogThrottle(CONNECTION_LOG_LINES);
   private watch: Watch | undefined;
   private connection: Connection | undefined;
+  /** The front-end's process as it connected; 0 when it is in a pid namespace that we cannot see. */
+  private peerPid = 0;
 
   constructor(options: DeviceOptions, context: DeviceContext) {
     this.name = options.name;
@@ -119,9 +121,9 @@ export class RngDevice implements Watcher, Timer {
   }
 
   private accept(fd: Fd): void {
-    if (this.connection !== undefined && !this.connection.hasHungUp()) {
+    if (this.connection !== undefined && !this.isGone(this.connection)) {
       const { pid } = peerCredentials(fd);
-      closeFd(fd);
+      this.context.loop.disposal.closeFd(fd);
       this.log(
         'warn',
         'busy',
@@ -132,9 +134,18 @@ export class RngDevice implements Watcher, Timer {
     this.serve(fd);
   }
 
+  /** A front-end is gone when it has hung up, or when its process no longer exists: a copy of its socket may live on. */
+  private isGone(connection: Connection): boolean {
+    if (connection.endIfHungUp()) return true;
+    if (this.peerPid === 0 || isAlive(this.peerPid)) return false;
+    connection.endAbandoned();
+    return true;
+  }
+
   private serve(fd: Fd): void {
     const { loop, pool, starvation } = this.context;
     const { pid, uid } = peerCredentials(fd);
+    this.peerPid = pid;
     const before = { ...this.counters };
     this.connectionThrottle = new LogThrottle(CONNECTION_LOG_LINES);
     const service = { loop, pool, starvation, limiter: this.limiter, counters: this.counters };
@@ -232,5 +243,15 @@ export class RngDevice implements Watcher, Timer {
     this.context.loop.unwatch(this.watch);
     closeFd(this.watch.fd);
     this.watch = undefined;
+  }
+}
+
+/** Whether a process of this number exists. Source: kill(2), signal 0. */
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code !== 'ESRCH';
   }
 }

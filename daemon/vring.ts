@@ -4,7 +4,7 @@
 // table covers. Source: vhost-user, "Ring states" and "Vring state".
 import { EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN } from '../shared-memory/epoll.js';
 import { readEventfd, signal } from '../shared-memory/eventfd.js';
-import { closeFd, fdKind, setNonBlocking, type Fd } from '../shared-memory/fd.js';
+import { fdKind, setNonBlocking, type Fd } from '../shared-memory/fd.js';
 import {
   asFrontendVirtAddr,
   type FrontendVirtAddr,
@@ -21,6 +21,11 @@ import type { Timer } from './timers.js';
 
 /** How often a ring is looked at whose front-end asks for polling (SET_VRING_KICK without an fd). Ours. */
 const POLLED_RING_MS = 1;
+/**
+ * Starts and moves of a ring on one connection. Each leaves views behind whose memory comes back when the connection ends
+ * (0.7 KiB); a guest that reboots needs one.
+ */
+const MAX_STARTS = 65_536;
 /** SET_VRING_ADDR flag bit 0, VHOST_VRING_F_LOG: accepted, nothing is logged (LOG_ALL is never offered). */
 const VRING_F_LOG = 1;
 const MAX_BASE = 0xffff;
@@ -63,6 +68,7 @@ export class Vring implements Watcher, Timer {
   private errFd: Fd | undefined;
   private service: RingService | undefined;
   private kicksOfUntouchedRing = 0;
+  private starts = 0;
   /** A request was served on this connection before, so memory is shared, and the kick fd may count old kicks. */
   private hasServed = false;
 
@@ -113,7 +119,7 @@ export class Vring implements Watcher, Timer {
   setKick(fd: Fd | undefined): Fault | undefined {
     if (fd !== undefined && fdKind(fd) !== 'eventfd') {
       const kind = fdKind(fd);
-      closeFd(fd);
+      this.context.loop.disposal.closeFd(fd);
       return refuse('kick_fd_kind', `expected an eventfd as kick, got a ${kind}`);
     }
     this.dropKick();
@@ -121,7 +127,7 @@ export class Vring implements Watcher, Timer {
       setNonBlocking(fd);
       const watch = this.context.loop.watch(fd, EPOLLIN | EPOLLET, this);
       if (typeof watch === 'number') {
-        closeFd(fd);
+        this.context.loop.disposal.closeFd(fd);
         return refuse('kick_fd_watch', `expected a kick fd that can be watched, got ${errnoName(watch)}`);
       }
       this.kickWatch = watch;
@@ -130,14 +136,18 @@ export class Vring implements Watcher, Timer {
     this.started = true;
     this.clearFault();
     this.service?.resume();
+    this.pollWithoutKick();
     return undefined;
   }
 
   /** Adopts the fd that tells the guest of completed requests; a running ring signals it once, at once. */
   setCall(fd: Fd | undefined): Fault | undefined {
-    const refused = notSignallable(fd, 'call');
+    const { disposal } = this.context.loop;
+    const refused = fd && notSignallable(fd, 'call');
+    if (fd !== undefined && refused) disposal.closeFd(fd);
     if (refused) return refused;
-    if (this.callFd !== undefined) closeFd(this.callFd);
+    if (fd !== undefined) setNonBlocking(fd);
+    if (this.callFd !== undefined) disposal.closeFd(this.callFd);
     this.callFd = fd;
     this.service?.useCall(fd);
     if (this.running && fd !== undefined) signal(fd);
@@ -146,9 +156,12 @@ export class Vring implements Watcher, Timer {
 
   /** Adopts the fd that tells the front-end of a ring that was stopped by a fault. */
   setErr(fd: Fd | undefined): Fault | undefined {
-    const refused = notSignallable(fd, 'err');
+    const { disposal } = this.context.loop;
+    const refused = fd && notSignallable(fd, 'err');
+    if (fd !== undefined && refused) disposal.closeFd(fd);
     if (refused) return refused;
-    if (this.errFd !== undefined) closeFd(this.errFd);
+    if (fd !== undefined) setNonBlocking(fd);
+    if (this.errFd !== undefined) disposal.closeFd(this.errFd);
     this.errFd = fd;
     return undefined;
   }
@@ -201,6 +214,12 @@ export class Vring implements Watcher, Timer {
       this.stopWithFault(new Fault('ring', places.code, places.message));
       return;
     }
+    if (++this.starts > MAX_STARTS) {
+      const message = `expected at most ${MAX_STARTS} starts of a ring on one connection, got more: reconnect`;
+      this.stopWithFault(new Fault('ring', 'ring_restarts', message));
+      return;
+    }
+    this.context.loop.countViews();
     const ring = openRingMemory(places, this.size);
     const queue = new SplitVirtqueue(this.size, ring, memory, { base: this.base, features });
     this.service = new RingService(queue, this.context, {
@@ -209,7 +228,7 @@ export class Vring implements Watcher, Timer {
     });
     this.service.useCall(this.callFd);
     this.service.resume();
-    if (this.kickFd === undefined) this.onDue();
+    this.pollWithoutKick();
   }
 
   /** The ring no longer runs: nothing is written or signalled; where it stopped is kept as its base. */
@@ -258,7 +277,7 @@ export class Vring implements Watcher, Timer {
 
   private dropKick(): void {
     if (this.kickWatch !== undefined) this.context.loop.unwatch(this.kickWatch);
-    if (this.kickFd !== undefined) closeFd(this.kickFd);
+    if (this.kickFd !== undefined) this.context.loop.disposal.closeFd(this.kickFd);
     this.kickWatch = undefined;
     this.kickFd = undefined;
   }
@@ -290,11 +309,16 @@ export class Vring implements Watcher, Timer {
     this.events.bug(error);
   }
 
-  /** A ring without a kick fd is looked at on a timer. */
+  /** A running ring without a kick fd is looked at on a timer; any other is not. */
+  private pollWithoutKick(): void {
+    if (this.service !== undefined && this.kickFd === undefined)
+      this.context.loop.timers.armIn(this, POLLED_RING_MS);
+    else this.context.loop.timers.disarm(this);
+  }
+
   onDue(): void {
-    if (this.service === undefined) return;
-    this.service.resume();
-    this.context.loop.timers.armIn(this, POLLED_RING_MS);
+    this.service?.resume();
+    this.pollWithoutKick();
   }
 }
 
@@ -316,14 +340,9 @@ function misaligned(part: keyof typeof ALIGNMENT, address: bigint, why: string):
   );
 }
 
-/** call and err are written to: an eventfd, or the pipe or socket that virtio_uml passes. Closes what it refuses. */
-function notSignallable(fd: Fd | undefined, role: 'call' | 'err'): Fault | undefined {
-  if (fd === undefined) return undefined;
+/** call and err are written to: an eventfd, or the pipe or socket that virtio_uml passes. */
+function notSignallable(fd: Fd, role: 'call' | 'err'): Fault | undefined {
   const kind = fdKind(fd);
-  if (kind !== 'eventfd' && kind !== 'pipe' && kind !== 'socket') {
-    closeFd(fd);
-    return refuse(`${role}_fd_kind`, `expected an eventfd, pipe or socket as ${role}, got a ${kind}`);
-  }
-  setNonBlocking(fd);
-  return undefined;
+  if (kind === 'eventfd' || kind === 'pipe' || kind === 'socket') return undefined;
+  return refuse(`${role}_fd_kind`, `expected an eventfd, pipe or socket as ${role}, got a ${kind}`);
 }

@@ -2,7 +2,8 @@
 //
 // Ownership: whoever holds an `Fd` in a field owns it and closes it exactly once. A function that takes an `Fd`
 // as an argument borrows it, unless its name says `take` or `adopt`.
-import { fstatSync, readlinkSync } from 'node:fs';
+import { readlinkSync } from 'node:fs';
+import { NativeMemory } from './ffi.js';
 import * as libc from './libc.js';
 
 /** An open file descriptor of this process. */
@@ -22,20 +23,59 @@ export function closeFd(fd: Fd): void {
 export type FdKind =
   'eventfd' | 'pipe' | 'socket' | 'regular file' | 'directory' | 'character device' | 'other';
 
-/** Tells what `fd` is. Source: proc(5), `/proc/self/fd`, which names anonymous inodes. */
-export function fdKind(fd: Fd): FdKind {
-  const stat = fstatSync(fd);
-  if (stat.isFile()) return 'regular file';
-  if (stat.isDirectory()) return 'directory';
-  if (stat.isFIFO()) return 'pipe';
-  if (stat.isSocket()) return 'socket';
-  if (stat.isCharacterDevice()) return 'character device';
-  return readlinkSync(`/proc/self/fd/${fd}`) === 'anon_inode:[eventfd]' ? 'eventfd' : 'other';
+/** What is known of an fd without asking any file server. */
+export interface FdInfo {
+  readonly kind: FdKind;
+  /** The file's size. */
+  readonly bytes: bigint;
+  /** What the file system works in: the page size, or the size of a huge page. */
+  readonly blockBytes: number;
+  /** False for a file whose pages come from somewhere that may never answer: FUSE, NFS and the like. */
+  readonly local: boolean;
 }
 
-/** The size of the file behind `fd` in bytes. */
-export function fileBytes(fd: Fd): bigint {
-  return fstatSync(fd, { bigint: true }).size;
+// struct statx. Source: statx(2), linux/stat.h.
+const STATX_BYTES = 256;
+const STATX_BLKSIZE = 4;
+const STATX_MODE = 28;
+const STATX_SIZE = 40;
+const STATX_DEV_MAJOR = 136;
+const S_IFMT = 0o170000;
+const KINDS_BY_MODE: ReadonlyMap<number, FdKind> = new Map<number, FdKind>([
+  [0o100000, 'regular file'],
+  [0o040000, 'directory'],
+  [0o010000, 'pipe'],
+  [0o140000, 'socket'],
+  [0o020000, 'character device'],
+]);
+const stat = new NativeMemory(STATX_BYTES);
+
+/** Looks at `fd`, which may be anything that a hostile peer can pass; never waits and never throws. */
+export function inspectFd(fd: Fd): FdInfo {
+  if (libc.statxCached(fd, stat.address) < 0)
+    return { kind: 'other', bytes: 0n, blockBytes: 0, local: false };
+  const known = KINDS_BY_MODE.get(stat.bytes.readUInt16LE(STATX_MODE) & S_IFMT);
+  return {
+    kind: known ?? (isEventfd(fd) ? 'eventfd' : 'other'),
+    bytes: stat.bytes.readBigUInt64LE(STATX_SIZE),
+    blockBytes: stat.bytes.readUInt32LE(STATX_BLKSIZE),
+    // Only memfds, tmpfs and hugetlbfs know seals; other file systems without a disk of their own have major 0.
+    local: libc.fcntl(fd, libc.F_GET_SEALS, 0) >= 0 || stat.bytes.readUInt32LE(STATX_DEV_MAJOR) !== 0,
+  };
+}
+
+/** The kind alone, as {@link inspectFd}. */
+export function fdKind(fd: Fd): FdKind {
+  return inspectFd(fd).kind;
+}
+
+/** Anonymous inodes have no type of their own but a name. Source: proc(5), `/proc/self/fd`. */
+function isEventfd(fd: Fd): boolean {
+  try {
+    return readlinkSync(`/proc/self/fd/${fd}`) === 'anon_inode:[eventfd]';
+  } catch {
+    return false;
+  }
 }
 
 /** Makes reads and writes return EAGAIN instead of waiting; the setting is shared with whoever passed the fd. */

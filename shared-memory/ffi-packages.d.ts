@@ -15,6 +15,8 @@ declare module 'ffi-napi' {
 declare module 'ffi-napi/lib/bindings.js' {
   const bindings: {
     /** Calls `fn` as described by `cif`; `args` holds one pointer to each argument's storage. */
+    /** The same on a thread of libuv's pool; `done` runs in the event loop of the caller. */
+    ffi_call_async(cif: Buffer, fn: Buffer, result: Buffer, args: Buffer, done: () => void): void;
     ffi_call(cif: Buffer, fn: Buffer, result: Buffer, args: Buffer): void;
   };
   export default bindings;

@@ -99,6 +99,17 @@ export class PreparedCall {
     return this.resultWords[0] ?? 0;
   }
 
+  /** Calls on a thread of libuv's pool, where it may wait. This object is in use, and must not be called, until then. */
+  callOnPool(): Promise<void> {
+    // SAFETY: the closure keeps this object, and with it all four buffers, until the call has returned.
+    return new Promise((resolve) => {
+      bindings.ffi_call_async(this.cif, this.fn, this.resultStorage, this.argumentPointers, () => {
+        this.words.fill(0);
+        resolve();
+      });
+    });
+  }
+
   /** Calls; gives the result as an address (user addresses stay below 2^47), or -1 for MAP_FAILED. */
   callForAddress(): number {
     this.call();

@@ -4,6 +4,7 @@
 // and never mix: ring addresses are the front-end's virtual ones, descriptor addresses are guest-physical.
 // Source: vhost-user, "Memory regions description" and "Communication" (address spaces).
 import { Fault } from '../protocol/fault.js';
+import type { Disposal } from './disposal.js';
 import type { Fd } from './fd.js';
 import { MemoryRegion, type MemoryPolicy, type OwnMemory, type RegionDescription } from './memory-region.js';
 
@@ -166,8 +167,8 @@ export class GuestMemory {
   }
 
   /** Unmaps everything. Rings on this table were stopped before. */
-  unmap(): void {
-    for (const region of this.regions) region.unmap();
+  unmap(disposal?: Disposal): void {
+    for (const region of this.regions) region.unmap(disposal);
   }
 }
 

@@ -12,6 +12,7 @@ export const SOCK_STREAM = 1;
 export const SOCK_NONBLOCK = 0o4000;
 export const SOCK_CLOEXEC = 0o2000000;
 export const SOL_SOCKET = 1;
+export const SO_LINGER = 13;
 export const SO_PEERCRED = 17;
 export const SO_ACCEPTCONN = 30;
 export const SO_DOMAIN = 39;
@@ -36,6 +37,9 @@ export const GRND_NONBLOCK = 1;
 export const MFD_CLOEXEC = 1;
 export const MFD_ALLOW_SEALING = 2;
 export const F_ADD_SEALS = 1033;
+const AT_EMPTY_PATH = 0x1000;
+const AT_STATX_DONT_SYNC = 0x4000;
+const STATX_BASIC_STATS = 0x7ff;
 export const POLLIN = 1;
 export const POLLOUT = 4;
 export const SIG_IGN = 1;
@@ -188,6 +192,18 @@ export function getsockopt(fd: number, name: number, values: Int32Array): number
   return returned;
 }
 
+const setsockoptCall = new PreparedCall('setsockopt', 'int', ['int', 'int', 'int', 'pointer', 'uint']);
+/** setsockopt(2) at SOL_SOCKET with all bytes of the option's value 0: switched off. `length` at most 12. */
+export function clearSocketOption(fd: number, name: number, length: number): number {
+  option.bytes.fill(0);
+  setsockoptCall.setInt(0, fd);
+  setsockoptCall.setInt(1, SOL_SOCKET);
+  setsockoptCall.setInt(2, name);
+  setsockoptCall.setWide(3, option.address);
+  setsockoptCall.setInt(4, length);
+  return result(setsockoptCall.call());
+}
+
 const memfdCreateCall = new PreparedCall('memfd_create', 'int', ['pointer', 'uint']);
 const memfdName = new NativeMemory(8);
 memfdName.bytes.write('rngd\0', 'latin1');
@@ -239,6 +255,21 @@ export function mlock(address: number, length: number): number {
   mlockCall.setWide(0, address);
   mlockCall.setWide(1, length);
   return result(mlockCall.call());
+}
+
+const statxCall = new PreparedCall('statx', 'int', ['int', 'pointer', 'int', 'uint', 'pointer']);
+const emptyPath = new NativeMemory(4);
+/**
+ * statx(2) of an fd, from what the kernel has cached: unlike fstat(2) it never asks a file server, so it never waits.
+ * SAFETY: `buffer` has room for a struct statx, 256 bytes.
+ */
+export function statxCached(fd: number, buffer: number): number {
+  statxCall.setInt(0, fd);
+  statxCall.setWide(1, emptyPath.address);
+  statxCall.setInt(2, AT_EMPTY_PATH | AT_STATX_DONT_SYNC);
+  statxCall.setInt(3, STATX_BASIC_STATS);
+  statxCall.setWide(4, buffer);
+  return result(statxCall.call());
 }
 
 const memcpyCall = new PreparedCall('memcpy', 'pointer', ['pointer', 'pointer', 'size']);

@@ -3,6 +3,7 @@
 // A mapping owns its addresses and every view of them. Views are handed to exactly one owner, which drops them
 // before unmap(): GuestMemory keeps its windows private, and a ring drops its views when its memory table goes.
 // A view that is garbage is harmless; one that is used after unmap() would be a crash.
+import type { Disposal } from './disposal.js';
 import { viewOf } from './ffi.js';
 import * as libc from './libc.js';
 
@@ -56,8 +57,9 @@ export class Mapping {
     return viewOf(this.address + offset, length);
   }
 
-  /** Unmaps. SAFETY: every view was dropped by its owner. */
-  unmap(): void {
-    libc.munmap(this.address, this.length);
+  /** Unmaps, by way of `disposal` where a peer's file is behind it. SAFETY: every view was dropped by its owner. */
+  unmap(disposal?: Disposal): void {
+    if (disposal === undefined) libc.munmap(this.address, this.length);
+    else disposal.unmap(this.address, this.length);
   }
 }

@@ -3,14 +3,15 @@
 // Data path: the bytes of a request go into the guest through copyIn(). A region whose file cannot shrink is
 // touched directly, through windows; any other is reached by calls that return EFAULT where a plain store would
 // raise SIGBUS and end the process.
+import { readFileSync } from 'node:fs';
 import { constants } from 'node:os';
-import { fileBytes, fdKind, isSealedAgainstShrinking, type Fd } from './fd.js';
+import type { Disposal } from './disposal.js';
+import { type Fd, type FdInfo, inspectFd, isSealedAgainstShrinking } from './fd.js';
 import { errnoName } from './errno.js';
 import type { NativeMemory } from './ffi.js';
 import * as libc from './libc.js';
 import { Mapping, PAGE_BYTES } from './mapping.js';
 import { Fault } from '../protocol/fault.js';
-import { fstatSync } from 'node:fs';
 
 /** What is done with memory whose file can still be shrunk under us (`--memory`). */
 export const MEMORY_POLICIES = ['guard', 'require-sealed', 'trust'] as const;
@@ -28,14 +29,16 @@ export interface RegionDescription {
 export type OwnMemory = Pick<NativeMemory, 'bytes' | 'words' | 'address'>;
 
 /**
- * Windows are made at first touch. 16 MiB keeps their number small in a large guest (64 for 1 GiB), and keeps
- * what V8 counts as external memory, and collects garbage for, small in a guest that uses the same few buffers.
+ * Windows are made at first touch, a few for each region: a Linux guest uses the same one or two buffers all the time.
+ * More would let a guest grow what V8 counts as external memory, and collects garbage for, without bound.
  */
-const WINDOW_BYTES = 2 ** 24;
+const WINDOW_BYTES = 2 ** 20;
+const MAX_WINDOWS = 8;
 /** From here on one memcpy(3) call, 0.3 us, is faster than a loop of 32-bit stores. */
 const MEMCPY_FROM_BYTES = 1024;
 
 interface Window {
+  readonly start: number;
   readonly bytes: Buffer;
   readonly words: Int32Array;
 }
@@ -55,7 +58,8 @@ export class MemoryRegion {
   private readonly mapping: Mapping;
   /** Where the region begins in the mapping, which begins on a page of the file. */
   private readonly mappingOffset: number;
-  private readonly windows: (Window | undefined)[];
+  private readonly windows: Window[] = [];
+  private lastWindow: Window | undefined;
 
   private constructor(
     description: RegionDescription,
@@ -69,23 +73,16 @@ export class MemoryRegion {
     this.gpaLow = Number(description.guestPhysAddr & 0xffff_ffffn);
     this.mapping = mapping;
     this.mappingOffset = place.mappingOffset;
-    this.windows = new Array<Window | undefined>(Math.ceil(mapping.length / WINDOW_BYTES));
   }
 
   /** Maps a region from `fd` (borrowed); a fault of scope `request` when it cannot be used. */
   static map(description: RegionDescription, fd: Fd, policy: MemoryPolicy): MemoryRegion | Fault {
-    const refused = checkDescription(description) ?? checkFile(description, fd);
-    if (refused) return refused;
+    const info = inspectFd(fd);
     const sealed = isSealedAgainstShrinking(fd);
-    if (!sealed && policy === 'require-sealed') {
-      return refuse(
-        'memory_not_sealed',
-        'expected memory sealed with F_SEAL_SHRINK, got a file that can be shrunk: start QEMU with ' +
-          'memory-backend-memfd,share=on (seal=on is its default), or the daemon with --memory=guard',
-      );
-    }
-    // A huge-page file is mapped in whole huge pages; st_blksize is their size, and 4096 for other memory.
-    const blockBytes = Math.max(PAGE_BYTES, fstatSync(fd).blksize);
+    const refused = checkDescription(description) ?? checkFile(description, info, policy, sealed);
+    if (refused) return refused;
+    // A huge-page file is mapped in whole huge pages.
+    const blockBytes = Math.max(PAGE_BYTES, info.blockBytes);
     const alignment = BigInt(Number.isInteger(Math.log2(blockBytes)) ? blockBytes : PAGE_BYTES);
     const start = (description.mmapOffset / alignment) * alignment;
     const mappingOffset = Number(description.mmapOffset - start);
@@ -95,7 +92,9 @@ export class MemoryRegion {
     if (typeof mapping === 'number') {
       return refuse('memory_map_failed', `mmap of ${length} bytes: ${errnoName(mapping)}${mapHint(mapping)}`);
     }
-    return new MemoryRegion(description, mapping, { mappingOffset, direct: sealed || policy === 'trust' });
+    // A hole that the VMM punches gives a huge page's reservation back, whatever is sealed: guarded too.
+    const stays = sealed && blockBytes === PAGE_BYTES && !STRICT_OVERCOMMIT;
+    return new MemoryRegion(description, mapping, { mappingOffset, direct: stays || policy === 'trust' });
   }
 
   /**
@@ -128,12 +127,13 @@ export class MemoryRegion {
     }
     const at = this.mappingOffset + offset;
     const within = at % WINDOW_BYTES;
-    if (length >= MEMCPY_FROM_BYTES || within + length > WINDOW_BYTES) {
+    const window =
+      within + length <= WINDOW_BYTES && length < MEMCPY_FROM_BYTES ? this.window(at - within) : undefined;
+    if (window === undefined) {
       // SAFETY: [offset, offset + length) is inside this mapping, whose file cannot shrink.
       libc.memcpy(this.addressAt(offset), source.address + sourceOffset, length);
       return 0;
     }
-    const window = this.window(Math.floor(at / WINDOW_BYTES));
     if (((within | sourceOffset | length) & 3) === 0) {
       copyWords(window.words, within >> 2, source.words, sourceOffset >> 2, length >> 2);
     } else {
@@ -152,20 +152,27 @@ export class MemoryRegion {
     return 0;
   }
 
-  private window(index: number): Window {
-    const known = this.windows[index];
-    if (known !== undefined) return known;
-    const start = index * WINDOW_BYTES;
-    const bytes = this.mapping.view(start, Math.min(WINDOW_BYTES, this.mapping.length - start));
-    const made = { bytes, words: new Int32Array(bytes.buffer, bytes.byteOffset, bytes.length >> 2) };
-    this.windows[index] = made;
-    return made;
+  /** The window that begins at `start` of the mapping; undefined when there are enough windows already. */
+  private window(start: number): Window | undefined {
+    if (this.lastWindow?.start === start) return this.lastWindow;
+    let found: Window | undefined;
+    for (let i = 0; i < this.windows.length; i++)
+      if (this.windows[i]?.start === start) found = this.windows[i];
+    if (found === undefined) {
+      if (this.windows.length === MAX_WINDOWS) return undefined;
+      const bytes = this.mapping.view(start, Math.min(WINDOW_BYTES, this.mapping.length - start));
+      found = { start, bytes, words: new Int32Array(bytes.buffer, bytes.byteOffset, bytes.length >> 2) };
+      this.windows.push(found);
+    }
+    this.lastWindow = found;
+    return found;
   }
 
-  /** Drops every window and unmaps. Rings on this region were stopped before. */
-  unmap(): void {
+  /** Drops every window and lets the mapping go. Rings on this region were stopped before. */
+  unmap(disposal?: Disposal): void {
     this.windows.length = 0;
-    this.mapping.unmap();
+    this.lastWindow = undefined;
+    this.mapping.unmap(disposal);
   }
 }
 
@@ -199,21 +206,55 @@ function checkDescription(region: RegionDescription): Fault | undefined {
   return undefined;
 }
 
-/** Mapping 1 GiB of a 4 KiB file succeeds, and the first touch ends the process: so look at the size first. */
-function checkFile(region: RegionDescription, fd: Fd): Fault | undefined {
-  const kind = fdKind(fd);
-  if (kind !== 'regular file') {
-    return refuse('memory_fd_kind', `expected a memory fd that is a regular file or memfd, got a ${kind}`);
+function checkFile(
+  region: RegionDescription,
+  info: FdInfo,
+  policy: MemoryPolicy,
+  sealed: boolean,
+): Fault | undefined {
+  if (info.kind !== 'regular file') {
+    return refuse(
+      'memory_fd_kind',
+      `expected a memory fd that is a regular file or memfd, got a ${info.kind}`,
+    );
   }
+  if (!info.local && policy !== 'trust') {
+    return refuse(
+      'memory_file_system',
+      'expected guest memory in a memfd, on tmpfs, hugetlbfs or a local disk, got a file whose pages may never come: ' +
+        'start QEMU with memory-backend-memfd,share=on, or the daemon with --memory=trust',
+    );
+  }
+  if (!sealed && policy === 'require-sealed') {
+    return refuse(
+      'memory_not_sealed',
+      'expected memory sealed with F_SEAL_SHRINK, got a file that can be shrunk: start QEMU with ' +
+        'memory-backend-memfd,share=on (seal=on is its default), or the daemon with --memory=guard',
+    );
+  }
+  // Mapping 1 GiB of a 4 KiB file succeeds, and the first touch ends the process: so the size is looked at first.
   const end = region.mmapOffset + region.size;
-  const bytes = fileBytes(fd);
-  if (end > bytes) {
+  if (end > info.bytes) {
     return refuse(
       'memory_file_short',
-      `expected a memory file of 0x${end.toString(16)} bytes or more, got 0x${bytes.toString(16)}`,
+      `expected a memory file of 0x${end.toString(16)} bytes or more, got 0x${info.bytes.toString(16)}`,
     );
   }
   return undefined;
+}
+
+/**
+ * With strict overcommit a page of a sealed memfd that the VMM gave back can fail to come again: SIGBUS.
+ * Source: Linux, vm.overcommit_memory = 2.
+ */
+const STRICT_OVERCOMMIT = strictOvercommit();
+
+function strictOvercommit(): boolean {
+  try {
+    return readFileSync('/proc/sys/vm/overcommit_memory', 'utf8').trim() === '2';
+  } catch {
+    return true;
+  }
 }
 
 function mapHint(result: number): string {

@@ -41,6 +41,8 @@ export interface RingPlaces {
 
 /** Access to a ring of `size` entries; slots are already reduced modulo the size. */
 export interface RingMemory {
+  /** True when each access is a system call. */
+  readonly guarded: boolean;
   /** True once guarded memory has vanished; everything read since then is 0 and means nothing. */
   hasVanished(): boolean;
   availFlags(): number;
@@ -78,6 +80,7 @@ function unpack(words: Int32Array, at: number, into: Descriptor): void {
 
 /** A ring in memory that stays: plain loads and stores, 10 ns each. */
 class DirectRingMemory implements RingMemory {
+  readonly guarded = false;
   private readonly size: number;
   private readonly desc: Int32Array;
   private readonly avail: Uint16Array;
@@ -133,6 +136,7 @@ class DirectRingMemory implements RingMemory {
 
 /** A ring in memory that may vanish: every access is a system call that fails instead of killing the process. */
 class GuardedRingMemory implements RingMemory {
+  readonly guarded = true;
   private vanished = false;
   private readonly size: number;
   private readonly descAddress: number;

@@ -23,10 +23,11 @@ export const MAX_QUEUE_SIZE = 32768;
 /** Largest sum of one chain's lengths. Source: virtio-v1.3 §2.7.4.1. */
 const MAX_CHAIN_BYTES = 2 ** 32;
 /**
- * Entries of one indirect table. The spec's bound is the queue size (§2.7.5.3.1), which QEMU sets to 4 for this
- * device while letting a guest use 1024; more would only be a way to keep the daemon busy.
+ * Descriptors of one chain, indirect ones included. QEMU's bound as well; a Linux guest uses one. More would only be a
+ * way to keep the daemon busy, and in guarded memory, where each descriptor is a system call, even fewer will do.
  */
-const MAX_INDIRECT_ENTRIES = 1024;
+const MAX_CHAIN_DESCRIPTORS = 1024;
+const MAX_GUARDED_CHAIN_DESCRIPTORS = 128;
 /** Most bytes that are given to one request, so that a greedy guest does not delay the others. Ours. */
 export const MAX_REQUEST_BYTES = 65536;
 
@@ -51,9 +52,9 @@ export interface RingFeatures {
 
 /** The device-writable parts of the peeked chain, shared by all queues of a thread: valid until the next peek. */
 class Chain {
-  readonly addressHigh = new Uint32Array(MAX_QUEUE_SIZE);
-  readonly addressLow = new Uint32Array(MAX_QUEUE_SIZE);
-  readonly length = new Uint32Array(MAX_QUEUE_SIZE);
+  readonly addressHigh = new Uint32Array(MAX_CHAIN_DESCRIPTORS);
+  readonly addressLow = new Uint32Array(MAX_CHAIN_DESCRIPTORS);
+  readonly length = new Uint32Array(MAX_CHAIN_DESCRIPTORS);
   parts = 0;
   totalBytes = 0;
   /** Descriptors walked, the measure of work that a chain makes. */
@@ -67,13 +68,15 @@ const indirectEntry = new NativeMemory(DESCRIPTOR_BYTES);
 export class SplitVirtqueue {
   readonly size: number;
   private readonly ring: RingMemory;
-  private memory: GuestMemory;
+  private readonly memory: GuestMemory;
   private features: RingFeatures;
+  private readonly maxChain: number;
   /** Next entry of the available ring to serve; equals the number of completed requests modulo 2^16. */
   private lastAvail: number;
   /** avail.idx as last loaded: requests up to here are known to be there, so it is loaded once a batch. */
   private seenAvail: number;
-  private kicksSuppressed = false;
+  /** True at the start: whoever served this ring before may have left the driver told not to kick. */
+  private kicksSuppressed = true;
   private nextUsed: number;
   private publishedUsed: number;
   /** used.idx when the driver was last looked at for a signal. One signal is owed at the start: the daemon before
@@ -99,6 +102,7 @@ export class SplitVirtqueue {
     this.ring = ring;
     this.memory = memory;
     this.features = start.features;
+    this.maxChain = ring.guarded ? MAX_GUARDED_CHAIN_DESCRIPTORS : MAX_CHAIN_DESCRIPTORS;
     const used = ring.usedIndex();
     const skipped = (start.base - used) & INDEX_MASK;
     this.lastAvail = skipped <= size ? used : start.base;
@@ -128,11 +132,6 @@ export class SplitVirtqueue {
     this.ring.descriptor(0, descriptor);
     const blank = descriptor.addressHigh + descriptor.addressLow + descriptor.length + descriptor.flags === 0;
     return blank && this.ring.availIndex() === 0;
-  }
-
-  /** Takes another memory table into use; the ring's own parts are unchanged. */
-  useMemory(memory: GuestMemory): void {
-    this.memory = memory;
   }
 
   /** Takes newly negotiated features into use from the next pass on; the driver is told of all work once. */
@@ -182,7 +181,8 @@ export class SplitVirtqueue {
     chain.totalBytes = 0;
     chain.walked = 0;
     let index = head;
-    for (let step = 0; step < this.size; step++) {
+    const most = Math.min(this.size, this.maxChain);
+    for (let step = 0; step < most; step++) {
       this.ring.descriptor(index, descriptor);
       chain.walked++;
       const flags = descriptor.flags;
@@ -203,10 +203,10 @@ export class SplitVirtqueue {
   private walkIndirect(): boolean {
     const { addressHigh, addressLow, length } = descriptor;
     const entries = length / DESCRIPTOR_BYTES;
-    if (!Number.isInteger(entries) || entries === 0 || entries > MAX_INDIRECT_ENTRIES) return false;
+    if (!Number.isInteger(entries) || entries === 0 || entries > this.maxChain) return false;
     if (!this.memory.covers(addressHigh, addressLow, length)) return false;
     let index = 0;
-    for (let step = 0; step < entries; step++) {
+    for (let step = 0; step < entries && chain.walked < this.maxChain; step++) {
       const at = addressLow + index * DESCRIPTOR_BYTES;
       if (this.memory.read(addressHigh, at, indirectEntry, DESCRIPTOR_BYTES) !== 0) return false;
       descriptor.addressLow = (indirectEntry.words[0] ?? 0) >>> 0;

@@ -55,6 +55,12 @@ export function peerCredentials(fd: Fd): PeerCredentials {
   return { pid, uid, gid };
 }
 
+/** Makes closing a socket of any kind not wait for data to be sent; does nothing to other fds. */
+export function clearLinger(fd: Fd): void {
+  const STRUCT_LINGER_BYTES = 8;
+  libc.clearSocketOption(fd, libc.SO_LINGER, STRUCT_LINGER_BYTES);
+}
+
 /** Whether an inherited fd is a Unix socket, and if so whether it listens or is connected. */
 export function socketRole(fd: Fd): 'listening' | 'connected' | 'not a unix socket' {
   const domain = new Int32Array(1);

@@ -10,6 +10,9 @@ import type { EntropySource } from './source.js';
 /** Two refills of the pool. A power of two. */
 export const FED_QUEUE_BYTES = 16_384;
 
+/** The pool takes whole words and drops the rest of a read; what is less waits here for its other bytes. */
+const WORD_MASK = 3;
+
 /** Words of the control block. `Moves` counts what may end the producer's wait: room that was made, and the stop. */
 const Control = { Stored: 0, Taken: 1, Stop: 2, WakeWanted: 3, Moves: 4 } as const;
 const CONTROL_BYTES = 4 * Object.keys(Control).length;
@@ -98,15 +101,15 @@ export class FedSource implements EntropySource {
 
   read(address: number, length: number): number {
     const taken = Atomics.load(this.control, Control.Taken);
-    let waiting = (Atomics.load(this.control, Control.Stored) - taken) | 0;
+    let waiting = this.wordsBehind(taken);
     if (waiting === 0) {
       // Ask to be woken, then look once more: a byte stored in between brings no wake-up.
       Atomics.store(this.control, Control.WakeWanted, 1);
-      waiting = (Atomics.load(this.control, Control.Stored) - taken) | 0;
+      waiting = this.wordsBehind(taken);
       if (waiting === 0) return 0;
     }
     const offset = taken & (FED_QUEUE_BYTES - 1);
-    const count = Math.min(waiting, length, FED_QUEUE_BYTES - offset);
+    const count = Math.min(waiting, length & ~WORD_MASK, FED_QUEUE_BYTES - offset);
     // SAFETY: `count` bytes lie within the queue at `offset`, and `length` bytes of the pool at `address`.
     libc.memcpy(address, this.address + offset, count);
     this.bytes.fill(0, offset, offset + count);
@@ -114,6 +117,11 @@ export class FedSource implements EntropySource {
     Atomics.add(this.control, Control.Moves, 1);
     Atomics.notify(this.control, Control.Moves);
     return count;
+  }
+
+  /** Bytes that wait behind a position, in whole words. */
+  private wordsBehind(taken: number): number {
+    return (Atomics.load(this.control, Control.Stored) - taken) & ~WORD_MASK;
   }
 
   close(): void {

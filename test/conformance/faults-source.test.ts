@@ -7,7 +7,6 @@ import { spawnSync } from 'node:child_process';
 import { closeSync, constants, openSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import { Desc } from '../support/driver-ring.js';
 import { eventually, startRngDaemon, temporaryFolder } from '../support/rng-daemon.js';
 import { MemorySnapshot } from '../support/untouched.js';
 import { DATA_BASE, VirtualMachine } from '../support/virtual-machine.js';
@@ -99,7 +98,7 @@ await t.test('F23: a source of one byte at a time is slow, not dead: no byte is 
   let got = Buffer.alloc(0);
   for (let i = 0; i < 16; i++) {
     fifo.write(bytesFrom(i, 1));
-    await new Promise((resolve) => setTimeout(resolve, 5));
+    await new Promise((resolve) => setTimeout(resolve, 20));
   }
   await eventually(() => {
     for (let used = vm.ring.take(); used !== undefined; used = vm.ring.take()) {
@@ -219,8 +218,6 @@ await t.test(
     t.equal(snapshot.firstChange([]), undefined);
     vm.frontend.startRing(vm.ram, vm.ring, first);
     t.same(delivered(vm, 4), bytesFrom(0, 256), 'after the next start they are served');
-    t.equal(vm.ring.avail[0], 0);
-    vm.ring.setDescriptor(0, { address: DATA_BASE, length: 64, flags: Desc.Write });
     vm.close();
   },
 );

@@ -96,7 +96,7 @@ t.test('row 61: SET_MEM_TABLE of the same memory while the ring runs: nothing is
   await plain.checked(t, (device) => {
     const frontend = device.connect();
     frontend.setUp(guest.ram, guest.ring);
-    const held = plain.footprint();
+    const held = plain.footprint(frontend);
     for (let i = 0; i < 200; i++) {
       guest.offer();
       guest.publish();
@@ -106,7 +106,7 @@ t.test('row 61: SET_MEM_TABLE of the same memory while the ring runs: nothing is
     }
     t.equal(guest.ring.deviceUsedIndex, 200, 'each was completed once');
     t.equal(guest.serveOnce(frontend), undefined);
-    t.strictSame(plain.footprint(), held, 'one table is mapped');
+    t.strictSame(plain.footprint(frontend), held, 'one table is mapped');
   });
   guest.close();
 });
@@ -161,7 +161,7 @@ t.test('CONFIGURE_MEM_SLOTS: regions come and go one by one, at most 8', async (
     const frontend = device.connect();
     frontend.negotiate(DEFAULT_FEATURES, SLOTS);
     t.equal(frontend.getU64(FrontendRequest.GetMaxMemSlots), 8n);
-    const empty = slotted.footprint();
+    const empty = slotted.footprint(frontend);
     guest.ram.regions.forEach((region, i) =>
       frontend.expectOk({ request: AddMemReg, region }, guest.ram.fds.slice(i, i + 1)),
     );
@@ -181,7 +181,7 @@ t.test('CONFIGURE_MEM_SLOTS: regions come and go one by one, at most 8', async (
     }
     closeAll([fd]);
     t.equal(guest.serveOnce(frontend), undefined);
-    t.equal(slotted.footprint().mappings, empty.mappings + 2, 'what went is unmapped');
+    t.equal(slotted.footprint(frontend).mappings, empty.mappings + 2, 'what went is unmapped');
     guest.offer(SECOND, 64);
     guest.publish();
     frontend.kickRing();
@@ -202,7 +202,7 @@ t.test('row 64: REM_MEM_REG of the region that holds the running ring: RING, unm
   const codes = await slotted.checked(t, (device) => {
     const frontend = device.connect();
     frontend.negotiate(DEFAULT_FEATURES, SLOTS);
-    const before = slotted.footprint();
+    const before = slotted.footprint(frontend);
     frontend.expectOk({ request: AddMemReg, region: regionOf(guest) }, guest.ram.fds);
     frontend.startRing(guest.ram, guest.ring, 0);
     t.equal(guest.serveOnce(frontend), undefined);
@@ -211,7 +211,7 @@ t.test('row 64: REM_MEM_REG of the region that holds the running ring: RING, unm
     guest.publish();
     expectStopped(t, frontend);
     t.strictSame(guest.strayWrites(), []);
-    t.equal(slotted.footprint().mappings, before.mappings);
+    t.equal(slotted.footprint(frontend).mappings, before.mappings);
     frontend.expectOk({ request: AddMemReg, region: regionOf(guest) }, guest.ram.fds);
     frontend.setVringAddr(guest.ram, guest.ring);
     frontend.expectOk({ request: FrontendRequest.SetVringKick, index: 0, noFd: false }, [frontend.kick]);
@@ -265,11 +265,11 @@ t.test(
       const frontend = device.connect();
       frontend.negotiate();
       frontend.expectOk({ request: SetMemTable, regions }, fds);
-      const held = plain.footprint();
+      const held = plain.footprint(frontend);
       const sizeKib = virtualKib(plain.daemon.pid);
       for (let i = 0; i < 300; i++) frontend.expectOk({ request: SetMemTable, regions }, fds);
       t.ok(frontend.answers());
-      t.strictSame(plain.footprint(), held);
+      t.strictSame(plain.footprint(frontend), held);
       const grownKib = virtualKib(plain.daemon.pid) - sizeKib;
       t.ok(grownKib < 64 * 1024, `virtual memory grew by ${grownKib} KiB`);
       const flags = vmFlags(plain.daemon.pid);

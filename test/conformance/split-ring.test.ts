@@ -210,4 +210,24 @@ for (const sealed of [true, false]) {
   }
 }
 
+/**
+ * Behind the descriptor table lies the available ring, whose first 16 bytes are here those of a good descriptor: flags and idx are
+ * its address 0x40000, entries 2 and 3 its length, entry 4 its flags.
+ */
+await t.test('row 89: next is the size of the ring, and a good descriptor seems to lie there', (t) => {
+  for (const sealed of [true, false]) {
+    const vm = VirtualMachine.start(path, { size: SIZE, sealed, index: 3 });
+    vm.ring.setDescriptor(0, { address: 0n, length: 0, flags: WN, next: SIZE });
+    for (const [entry, value] of [0, 0, 64, 0, Desc.Write].entries()) vm.ring.avail[2 + entry] = value;
+    const buffer = vm.ram.view(DATA_BASE, 64).fill(0x5a);
+    vm.ring.offer(0);
+    vm.ring.publish();
+    vm.frontend.kickRing();
+    t.same(vm.frontend.waitUsed(vm.ring, 1), [{ id: 0, length: 0 }]);
+    t.same(buffer, Buffer.alloc(64, 0x5a));
+    vm.close();
+  }
+  t.end();
+});
+
 t.ok(daemon.isRunning);

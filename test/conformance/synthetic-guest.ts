@@ -99,8 +99,9 @@ export class SyntheticGuest {
         const at = Number(address - start);
         if (at >= 0 && at < now.length) now.copy(expected, at, at, at + length);
       }
+      if (now.equals(expected)) continue;
       const at = now.findIndex((byte, offset) => byte !== expected[offset]);
-      if (!now.equals(expected)) stray.push(`0x${(start + BigInt(at)).toString(16)}`);
+      stray.push(`0x${(start + BigInt(at)).toString(16)}`);
     }
     return stray;
   }

@@ -74,8 +74,8 @@ for (const { title, stop, start, disconnects = false } of STOPS) {
       const kick = openEventfd();
       const call = openEventfd();
       await stand.checked(t, async (device) => {
-        const frontend = device.connect();
         const before = stand.footprint();
+        const frontend = device.connect();
         frontend.setUp(guest.ram, guest.ring);
         frontend.expectOk({ request: SetVringKick, ...RING_FD }, [kick]);
         frontend.expectOk({ request: SetVringCall, ...RING_FD }, [call]);
@@ -88,7 +88,7 @@ for (const { title, stop, start, disconnects = false } of STOPS) {
           t.equal(guest.ring.deviceUsedIndex, 1, 'held');
         }
         stop(frontend);
-        if (disconnects) await stand.settled({ ...before, files: stand.footprint().files });
+        if (disconnects) await stand.settled(before);
         readEventfd(call);
         guest.offer();
         guest.publish();

@@ -9,7 +9,7 @@ import {
   asFd,
   closeFd,
   fdKind,
-  fileBytes,
+  inspectFd,
   isSealedAgainstShrinking,
   setNonBlocking,
 } from '../../shared-memory/fd.js';
@@ -46,7 +46,7 @@ t.test('kinds of descriptors', (t) => {
   for (const [fd, kind] of kinds) {
     t.equal(fdKind(fd), kind);
     closeFd(fd);
-    t.throws(() => fdKind(fd), { code: 'EBADF' });
+    t.equal(fdKind(fd), 'other', 'a closed one is nothing, and no exception');
   }
   t.end();
 });
@@ -54,12 +54,12 @@ t.test('kinds of descriptors', (t) => {
 t.test('memfds: size and seals', (t) => {
   for (const sealed of [true, false]) {
     const fd = openMemfd(12_345, { sealed });
-    t.equal(fileBytes(fd), 12_345n);
+    t.equal(inspectFd(fd).bytes, 12_345n);
     t.equal(isSealedAgainstShrinking(fd), sealed);
     closeFd(fd);
   }
   const huge = openMemfd(2 ** 52);
-  t.equal(fileBytes(huge), 2n ** 52n);
+  t.equal(inspectFd(huge).bytes, 2n ** 52n);
   closeFd(huge);
   const socket = asFd(libc.socket(libc.AF_UNIX, libc.SOCK_STREAM));
   t.equal(isSealedAgainstShrinking(socket), false, 'what has no seals is not sealed');
