@@ -91,9 +91,9 @@ export class Connection implements Watcher, Timer {
     return this.ended;
   }
 
-  /** Ends the connection because its front-end's process is gone, though something keeps its socket open. */
-  endAbandoned(): void {
-    this.end(undefined);
+  /** Ends the connection for a reason outside of its own messages. */
+  endBecause(fault: Fault | undefined): void {
+    this.end(fault);
   }
 
   private receiveMessages(): void {

@@ -16,6 +16,8 @@ export type SourceSetup =
 /** What a data-plane worker is started with. */
 export interface DataPlaneSetup {
   readonly wakeFd: number;
+  /** See signal-watch.ts. */
+  readonly signalMark: SharedArrayBuffer;
   readonly busyPollUs: number;
   readonly sources: readonly SourceSetup[];
   readonly devices: readonly DeviceOptions[];
@@ -34,6 +36,8 @@ export type DataPlaneMessage =
   | { readonly kind: 'serving' }
   | { readonly kind: 'stopped' }
   | { readonly kind: 'lastConnectionEnded' }
+  /** So many front-ends are connected now. */
+  | { readonly kind: 'connections'; readonly count: number }
   | { readonly kind: 'dispose'; readonly what: Disposable }
   | {
       readonly kind: 'log';

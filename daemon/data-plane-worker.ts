@@ -1,5 +1,6 @@
 // The data-plane thread: it owns every vhost-user connection, mapping and ring, and blocks in epoll_wait(2) only.
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
+import type { Disposal } from '../shared-memory/disposal.js';
 import { errnoName } from '../shared-memory/errno.js';
 import type { DataPlaneMessage, DataPlaneSetup, SourceSetup } from './data-plane-messages.js';
 import { EntropyPool } from './entropy/pool.js';
@@ -7,6 +8,7 @@ import { FedSource } from './entropy/fed-queue.js';
 import { type EntropySource, GetrandomSource, KernelRandomSource } from './entropy/source.js';
 import { Starvation } from './entropy/starvation.js';
 import { EventLoop, watchWakeUp } from './event-loop.js';
+import { MarkedSignal } from './signal-watch.js';
 import { LogThrottle } from './log-throttle.js';
 import { RngDevice, type Log } from './rng-device.js';
 
@@ -38,17 +40,19 @@ if (!pool.locked) {
     'waiting entropy could not be locked in RAM: raise LimitMEMLOCK to 64 KiB or more',
   );
 }
+const disposal: Disposal = {
+  closeFd: (fd) => post({ kind: 'dispose', what: { fd } }),
+  unmap: (address, length) => post({ kind: 'dispose', what: { address, length } }),
+};
 const loop = new EventLoop(
   setup.busyPollUs,
-  {
-    closeFd: (fd) => post({ kind: 'dispose', what: { fd } }),
-    unmap: (address, length) => post({ kind: 'dispose', what: { address, length } }),
-  },
+  { disposal, signaller: new MarkedSignal(setup.signalMark) },
   () => pool.topUp(),
 );
 const starvation = new Starvation(loop.timers);
 
 let stopping = false;
+let connections = 0;
 const devices = setup.devices.map(
   (options) =>
     new RngDevice(options, {
@@ -56,7 +60,11 @@ const devices = setup.devices.map(
       pool,
       starvation,
       log,
-      connectionEnded: () => loop.pause(),
+      connected: (count) => {
+        connections += count;
+        post({ kind: 'connections', count: connections });
+        if (count < 0) loop.pause();
+      },
       lastConnectionEnded: () => post({ kind: 'lastConnectionEnded' }),
     }),
 );

@@ -7,6 +7,7 @@ import { createFedQueue, stopFedQueue } from './entropy/fed-queue.js';
 import type { ReaderMessage, ReaderSetup } from './entropy/reader-thread.js';
 import { isKernelRandom } from './entropy/source.js';
 import type { SourceSpec } from './entropy/source-spec.js';
+import { createSignalMark, SignalWatch } from './signal-watch.js';
 import type { DeviceOptions, Log } from './rng-device.js';
 
 /** What the data plane tells the process. */
@@ -48,13 +49,22 @@ export class DataPlane {
       if (source.kind === 'fed') this.startReader(source, events.log);
     }
     const { devices, busyPollUs } = setup;
-    const workerData: DataPlaneSetup = { wakeFd: this.wakeFd, busyPollUs, sources: this.sources, devices };
+    const signalMark = createSignalMark();
+    const watch = new SignalWatch(signalMark);
+    const workerData: DataPlaneSetup = {
+      wakeFd: this.wakeFd,
+      signalMark,
+      busyPollUs,
+      sources: this.sources,
+      devices,
+    };
     this.worker = new Worker(new URL('./data-plane-worker.js', import.meta.url), {
       workerData,
       resourceLimits: { maxYoungGenerationSizeMb: YOUNG_GENERATION_MIB },
     });
     this.worker.on('message', (message: DataPlaneMessage) => {
       if (message.kind === 'log') events.log(message.level, message.code, message.message, message.fields);
+      if (message.kind === 'connections') watch.run(message.count > 0);
       if (message.kind === 'dispose') dispose(message.what);
       if (message.kind === 'lastConnectionEnded') events.lastConnectionEnded();
       if (message.kind === 'serving') this.serving.resolve();

@@ -27,6 +27,11 @@ export interface Workable {
   onCrash(error: unknown): void;
 }
 
+/** Writes to eventfds of peers: as signal() of shared-memory/eventfd.ts, but a write that lasts ends with EINTR. */
+export interface Signaller {
+  signal(fd: Fd): number;
+}
+
 /** A watched fd; needed to unwatch it. */
 export interface Watch {
   readonly fd: Fd;
@@ -49,6 +54,8 @@ export class EventLoop {
   readonly timers = new Timers(this.clock);
   /** Where fds and mappings of peers go. */
   readonly disposal: Disposal;
+  /** How guests and front-ends are signalled. */
+  readonly signaller: Signaller;
   private readonly epoll = new Epoll();
   private readonly watchers: (Watcher | undefined)[] = [];
   private readonly generations: number[] = [];
@@ -65,9 +72,14 @@ export class EventLoop {
   private readonly betweenRequests: () => void;
 
   /** `busyPollUs`: how long a ring is watched after its last request; `betweenRequests` runs after each round. */
-  constructor(busyPollUs: number, disposal: Disposal, betweenRequests: () => void) {
+  constructor(
+    busyPollUs: number,
+    peers: { readonly disposal: Disposal; readonly signaller: Signaller },
+    betweenRequests: () => void,
+  ) {
     this.busyPollMs = busyPollUs / 1000;
-    this.disposal = disposal;
+    this.disposal = peers.disposal;
+    this.signaller = peers.signaller;
     this.betweenRequests = betweenRequests;
   }
 

@@ -3,7 +3,6 @@
 // This is the data path. Nothing here waits, logs or allocates for a request. A request that cannot be served now
 // is held: it stays in the ring, and a timer or the source brings the ring back here.
 import { Errno, errnoName } from '../shared-memory/errno.js';
-import { signal } from '../shared-memory/eventfd.js';
 import { Peek, type SplitVirtqueue } from '../shared-memory/split-virtqueue.js';
 import { Fault } from '../protocol/fault.js';
 import type { DeviceCounters } from './counters.js';
@@ -243,9 +242,20 @@ export class RingService implements Workable, Starved, Timer {
   /** Tells the driver; a full pipe or a counter at its maximum has told it already. */
   private signalCall(): void {
     if (this.callFd === undefined) return;
-    const result = signal(this.callFd);
-    if (result < 0 && result !== -Errno.EAGAIN) {
+    const result = this.context.loop.signaller.signal(this.callFd);
+    if (result === -Errno.EINTR) {
+      this.onFault(signalBlocked());
+    } else if (result < 0 && result !== -Errno.EAGAIN) {
       this.onFault(new Fault('ring', 'call_failed', `signalling the guest failed: ${errnoName(result)}`));
     }
   }
+}
+
+/** The front-end has made a fd block that it passed for signals, which takes intent. */
+export function signalBlocked(): Fault {
+  return new Fault(
+    'connection',
+    'signal_blocked',
+    'expected call and err fds that never block, got one that did',
+  );
 }

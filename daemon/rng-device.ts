@@ -21,6 +21,8 @@ import type { Timer } from './timers.js';
 const ACCEPTS_PER_ROUND = 16;
 /** Without a free descriptor, accepting pauses for this long; the devices that are connected go on. */
 const ACCEPT_PAUSE_MS = 100;
+/** A front-end that held up the data plane has to wait before it may try again. Ours. */
+const HOSTILE_PAUSE_MS = 10_000;
 /** Lines of one kind for one device in 10 s, however many connections make them. Ours. */
 const DEVICE_LOG_LINES = 20;
 const CONNECTION_LOG_LINES = 1;
@@ -51,8 +53,8 @@ export interface DeviceContext {
   readonly pool: EntropyPool;
   readonly starvation: Starvation;
   readonly log: Log;
-  /** A connection has ended: dropped views wait for the garbage collector, which needs the thread's own loop. */
-  readonly connectionEnded: () => void;
+  /** A front-end has come or gone. Views that it leaves wait for the garbage collector in the thread's own loop. */
+  readonly connected: (change: 1 | -1) => void;
   /** The front-end of an inherited connection has gone: there is nothing left for this device to do. */
   readonly lastConnectionEnded: () => void;
 }
@@ -99,21 +101,21 @@ export class RngDevice implements Watcher, Timer {
       if (fd === -Errno.EAGAIN) return;
       if (fd === -Errno.ECONNABORTED || fd === -Errno.EINTR) continue;
       if (fd < 0) {
-        this.pauseAccepting(fd);
+        this.log(
+          'warn',
+          'accept_failed',
+          `accepting failed: ${errnoName(fd)}; trying again (raise LimitNOFILE)`,
+        );
+        this.pauseAccepting(ACCEPT_PAUSE_MS);
         return;
       }
       this.accept(asFd(fd));
     }
   }
 
-  private pauseAccepting(result: number): void {
-    this.log(
-      'warn',
-      'accept_failed',
-      `accepting failed: ${errnoName(result)}; trying again (raise LimitNOFILE)`,
-    );
+  private pauseAccepting(pauseMs: number): void {
     if (this.watch !== undefined) this.context.loop.rewatch(this.watch, 0);
-    this.context.loop.timers.armIn(this, ACCEPT_PAUSE_MS);
+    this.context.loop.timers.armIn(this, pauseMs);
   }
 
   onDue(): void {
@@ -138,7 +140,7 @@ export class RngDevice implements Watcher, Timer {
   private isGone(connection: Connection): boolean {
     if (connection.endIfHungUp()) return true;
     if (this.peerPid === 0 || isAlive(this.peerPid)) return false;
-    connection.endAbandoned();
+    connection.endBecause(undefined);
     return true;
   }
 
@@ -151,6 +153,10 @@ export class RngDevice implements Watcher, Timer {
     const service = { loop, pool, starvation, limiter: this.limiter, counters: this.counters };
     const state = new DeviceState(service, this.options.memory, {
       fault: (fault) => {
+        if (fault.scope === 'connection') {
+          connection.endBecause(fault);
+          return;
+        }
         this.counters.ringFaults++;
         this.logFault('warn', `the ring was stopped: ${fault.message}`, fault);
       },
@@ -166,6 +172,7 @@ export class RngDevice implements Watcher, Timer {
       bug: (error) => this.endByBug(error),
     });
     this.connection = connection;
+    this.context.connected(1);
     this.log('info', 'connected', `a front-end has connected (pid ${pid}, uid ${uid})`, { pid, uid });
     connection.open();
   }
@@ -183,11 +190,12 @@ export class RngDevice implements Watcher, Timer {
       served,
     );
     this.letGo();
+    if (fault?.code === 'signal_blocked') this.pauseAccepting(HOSTILE_PAUSE_MS);
   }
 
   private letGo(): void {
     this.connection = undefined;
-    this.context.connectionEnded();
+    this.context.connected(-1);
     if (this.options.connected) this.context.lastConnectionEnded();
   }
 

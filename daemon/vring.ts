@@ -3,7 +3,7 @@
 // A ring runs when it was started by SET_VRING_KICK, is enabled, and has a size and addresses that the memory
 // table covers. Source: vhost-user, "Ring states" and "Vring state".
 import { EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN } from '../shared-memory/epoll.js';
-import { readEventfd, signal } from '../shared-memory/eventfd.js';
+import { readEventfd } from '../shared-memory/eventfd.js';
 import { fdKind, setNonBlocking, type Fd } from '../shared-memory/fd.js';
 import {
   asFrontendVirtAddr,
@@ -13,10 +13,10 @@ import {
 } from '../shared-memory/guest-memory.js';
 import { openRingMemory, ringBytes, type RingPlaces } from '../shared-memory/ring-memory.js';
 import { MAX_QUEUE_SIZE, SplitVirtqueue, type RingFeatures } from '../shared-memory/split-virtqueue.js';
-import { errnoName } from '../shared-memory/errno.js';
+import { Errno, errnoName } from '../shared-memory/errno.js';
 import { Fault } from '../protocol/fault.js';
 import type { Watch, Watcher } from './event-loop.js';
-import { RingService, type ServiceContext } from './ring-service.js';
+import { RingService, type ServiceContext, signalBlocked } from './ring-service.js';
 import type { Timer } from './timers.js';
 
 /** How often a ring is looked at whose front-end asks for polling (SET_VRING_KICK without an fd). Ours. */
@@ -150,8 +150,8 @@ export class Vring implements Watcher, Timer {
     if (this.callFd !== undefined) disposal.closeFd(this.callFd);
     this.callFd = fd;
     this.service?.useCall(fd);
-    if (this.running && fd !== undefined) signal(fd);
-    return undefined;
+    if (!this.running || fd === undefined) return undefined;
+    return this.context.loop.signaller.signal(fd) === -Errno.EINTR ? signalBlocked() : undefined;
   }
 
   /** Adopts the fd that tells the front-end of a ring that was stopped by a fault. */
@@ -246,8 +246,11 @@ export class Vring implements Watcher, Timer {
     this.faulted = true;
     // Nobody reads this call fd any more: the next SET_VRING_CALL brings another.
     if (fault.code === 'call_failed') this.setCall(undefined);
-    if (this.errFd !== undefined) signal(this.errFd);
-    this.events.fault(fault);
+    const blocked =
+      fault.scope === 'ring' &&
+      this.errFd !== undefined &&
+      this.context.loop.signaller.signal(this.errFd) === -Errno.EINTR;
+    this.events.fault(blocked ? signalBlocked() : fault);
   }
 
   private clearFault(): void {

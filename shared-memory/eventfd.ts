@@ -22,8 +22,9 @@ export function signal(fd: Fd): number {
   return libc.write(fd, one.address, 8);
 }
 
-/** Reads and clears an eventfd: its count (at most 2^32 - 1 is exact), or a negated error number. */
+/** Reads and clears an eventfd: its count (at most 2^32 - 1 is exact), or a negated error number. Never waits, also when a peer
+ *  has made the fd blocking. */
 export function readEventfd(fd: Fd): number {
-  const got = libc.read(fd, counter.address, 8);
+  const got = libc.readNoWait(fd, counter.address, 8);
   return got < 0 ? got : (counter.words[0] ?? 0) >>> 0;
 }

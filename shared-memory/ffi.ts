@@ -125,6 +125,11 @@ function storeU64(words: Int32Array, index: number, value: number): void {
   words[index + 1] = Math.floor(value / TWO_32);
 }
 
+/** Where a symbol of this process lies. Throws when there is none of that name. */
+export function symbolAddress(symbol: string): number {
+  return ref.address(ownProcess.get(symbol));
+}
+
 /** The packages make no view of 2^30 bytes or more. */
 export const MAX_VIEW_BYTES = 2 ** 30 - 1;
 

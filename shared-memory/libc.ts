@@ -1,6 +1,6 @@
 // The system calls of the daemon, each bound once. Every function returns what the kernel returns: the result,
 // or the error number negated. Constants are those of Linux's generic ABI (x86-64, arm64, riscv64).
-import { NativeMemory, PreparedCall, viewOf } from './ffi.js';
+import { NativeMemory, PreparedCall, symbolAddress, viewOf } from './ffi.js';
 
 export const O_NONBLOCK = 0o4000;
 export const F_GETFL = 3;
@@ -76,6 +76,22 @@ export function write(fd: number, address: number, length: number): number {
   writeCall.setWide(1, address);
   writeCall.setWide(2, length);
   return result(writeCall.call());
+}
+
+const preadvCall = new PreparedCall('preadv2', 'long', ['int', 'pointer', 'int', 'long', 'int']);
+const preadvSpan = new NativeMemory(16);
+const CURRENT_POSITION = -1;
+const RWF_NOWAIT = 8;
+/** preadv2(2) that never waits, whatever others have made of the fd's flags. SAFETY: as {@link read}. */
+export function readNoWait(fd: number, address: number, length: number): number {
+  preadvSpan.setWide(0, address);
+  preadvSpan.setWide(8, length);
+  preadvCall.setInt(0, fd);
+  preadvCall.setWide(1, preadvSpan.address);
+  preadvCall.setInt(2, 1);
+  preadvCall.setWide(3, CURRENT_POSITION);
+  preadvCall.setInt(4, RWF_NOWAIT);
+  return result(preadvCall.call());
 }
 
 const fcntlCall = new PreparedCall('fcntl', 'int', ['int', 'int', 'long']);
@@ -335,6 +351,35 @@ export function ignoreSignal(number: number): void {
   call.setInt(0, number);
   call.setWide(1, SIG_IGN);
   call.call();
+}
+
+/** The calling thread's id. Source: gettid(2). */
+export function gettid(): number {
+  return new PreparedCall('gettid', 'int', []).call();
+}
+
+/** Sends a signal to one thread of this process. Source: tgkill(2). */
+export function signalThread(tid: number, number: number): void {
+  const call = new PreparedCall('tgkill', 'int', ['int', 'int', 'int']);
+  call.setInt(0, process.pid);
+  call.setInt(1, tid);
+  call.setInt(2, number);
+  call.call();
+}
+
+/**
+ * Makes a signal do nothing but interrupt a system call that waits, which then returns EINTR.
+ * SAFETY: the handler is libc's abs(3), which takes an int and touches nothing.
+ */
+export function interruptOn(number: number): void {
+  const siginterrupt = new PreparedCall('siginterrupt', 'int', ['int', 'int']);
+  siginterrupt.setInt(0, number);
+  siginterrupt.setInt(1, 1);
+  siginterrupt.call();
+  const handle = new PreparedCall('signal', 'pointer', ['int', 'pointer']);
+  handle.setInt(0, number);
+  handle.setWide(1, symbolAddress('abs'));
+  handle.call();
 }
 
 /** _exit(2): ends every thread at once, also those blocked in a system call that process.exit() would wait for. */

@@ -16,6 +16,7 @@ import * as libc from '../../shared-memory/libc.js';
 import { bindTo, openSocket } from '../../shared-memory/unix-socket.js';
 import { openSocketPair } from '../support/fd-kinds.js';
 import { Frontend } from '../support/frontend.js';
+import { waitUntil } from '../support/guest/deadline.js';
 import { OutputLog } from '../support/guest/output-log.js';
 import { footprintOf, Stand } from './stand.js';
 import { SyntheticGuest } from './synthetic-guest.js';
@@ -198,7 +199,12 @@ t.test(
     }
     const probe = Frontend.connect(path);
     t.ok(probe.answers());
-    t.equal(footprintOf(daemon.pid).files.length, held.files.length + 1, 'only the connection is held');
+    const files = (): number => footprintOf(daemon.pid).files.length;
+    await waitUntil(
+      () => files() === held.files.length + 1,
+      TIMEOUT_MS,
+      () => `expected only the connection to be held, got ${files() - held.files.length} files more`,
+    );
     daemon.signal('SIGTERM');
     t.equal(await daemon.exited, 0);
     t.ok(probe.isClosed());

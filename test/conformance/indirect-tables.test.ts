@@ -178,8 +178,11 @@ const CASES: readonly ChainCase[] = [
   ),
 ];
 
-/** split-virtqueue.ts: descriptors of a chain, indirect ones included; fewer where each one costs a system call. */
-const LONGEST_CHAIN = { sealed: 1024, guarded: 128 } as const;
+/**
+ * split-virtqueue.ts: 1,024 descriptors in a chain, and 128 where each one costs a system call; the one that points to the table
+ * is counted.
+ */
+const LONGEST_TABLE = { sealed: 1023, guarded: 127 } as const;
 
 function longTables(most: number): ChainCase[] {
   return [
@@ -224,7 +227,7 @@ for (const sealed of [true, false]) {
     await t.test(`virtio-v1.3 §2.7.5.3, ${sealed ? 'sealed' : 'guarded'} memory${mode}`, async (t) => {
       const vm = VirtualMachine.start(path, { size: SIZE, regions: regions(sealed), features });
       t.teardown(() => vm.close());
-      const most = sealed ? LONGEST_CHAIN.sealed : LONGEST_CHAIN.guarded;
+      const most = sealed ? LONGEST_TABLE.sealed : LONGEST_TABLE.guarded;
       for (const given of [...CASES, ...longTables(most)]) {
         await t.test(given.title, (t) => {
           runChainCase(t, vm, withoutSplitBuffer(given));

@@ -67,13 +67,13 @@ export function sendWire(frontend: Frontend, message: WireMessage, needReply: bo
 export async function checkRefusal(t: Test, stand: Stand, refusal: Refusal): Promise<void> {
   const stage = refusal.stage ?? Stage.Running;
   const guest = new SyntheticGuest();
-  const codes = await stand.checked(t, (device) => {
+  const codes = await stand.checked(t, async (device) => {
     const patient = device.connect();
     advance(patient, guest, Stage.Fresh, stage);
-    const held = stand.footprint(patient);
+    const held = await stand.steadyFootprint(patient);
     sendWire(patient, refusal.message(guest), true);
     t.strictSame(patient.receiveAck(), false, 'NEED_REPLY is answered with a NACK');
-    t.strictSame(stand.footprint(patient), held, 'nothing was kept of it, nothing was lost');
+    await stand.holdsNoMoreThan(held, patient);
     advance(patient, guest, stage, Stage.Running);
     t.strictSame(guest.serveOnce(patient), undefined, 'the state is unchanged: the ring is served');
     patient.close();

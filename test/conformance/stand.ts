@@ -96,10 +96,40 @@ export class Stand {
     return device;
   }
 
-  /** What the daemon holds now, or, with a front-end, once it is done with everything that this one has sent. */
-  footprint(after?: Frontend): Footprint {
-    if (after?.answers() === false) throw new Error('the connection was closed');
+  footprint(): Footprint {
     return footprintOf(this.daemon.pid);
+  }
+
+  /** What the daemon holds once it is done with all that `frontend` has sent, and with letting go of it. */
+  async steadyFootprint(frontend: Frontend): Promise<Footprint> {
+    if (!frontend.answers()) throw new Error('the connection was closed');
+    let last = this.footprint();
+    let looks = 0;
+    await waitUntil(
+      () => {
+        const now = this.footprint();
+        looks = JSON.stringify(now) === JSON.stringify(last) ? looks + 1 : 0;
+        last = now;
+        return looks > 1;
+      },
+      SETTLE_TIMEOUT_MS,
+      () => 'expected descriptors to settle, they go on changing',
+    );
+    return last;
+  }
+
+  /** Waits until the daemon is done with all that `frontend` has sent and holds no more than `held`. */
+  async holdsNoMoreThan(held: Footprint, frontend: Frontend): Promise<void> {
+    if (!frontend.answers()) throw new Error('the connection was closed');
+    const count = (files: readonly string[], target: string): number =>
+      files.filter((file) => file === target).length;
+    const isWithin = ({ files, mappings }: Footprint): boolean =>
+      mappings <= held.mappings && files.every((file) => count(files, file) <= count(held.files, file));
+    await waitUntil(
+      () => isWithin(this.footprint()),
+      SETTLE_TIMEOUT_MS,
+      () => `expected at most ${JSON.stringify(held)}, got ${JSON.stringify(this.footprint())}`,
+    );
   }
 
   /** Undefined when the bystander is served, otherwise what is wrong. Throws when it gets no answer at all. */
@@ -113,7 +143,7 @@ export class Stand {
     return lines.map((line) => /\[(\w+)\]( \(\d+ more like this before\))?$/.exec(line)?.[1] ?? line);
   }
 
-  /** Waits until the daemon holds no more than `before`. */
+  /** Waits until the daemon holds what it held `before`, no more and no less. */
   async settled(before: Footprint): Promise<void> {
     const same = (): boolean => JSON.stringify(this.footprint()) === JSON.stringify(before);
     await waitUntil(same, SETTLE_TIMEOUT_MS, () => {

@@ -7,7 +7,11 @@ import { asFd, closeFd, type Fd } from '../../shared-memory/fd.js';
 
 /** A loop and a watch that ends run() when it is written to. */
 function loopWithStop(): { loop: EventLoop; stop: () => void } {
-  const loop = new EventLoop(0, { closeFd, unmap: () => undefined }, () => undefined);
+  const loop = new EventLoop(
+    0,
+    { disposal: { closeFd, unmap: () => undefined }, signaller: { signal } },
+    () => undefined,
+  );
   const stopFd = openEventfd();
   watchWakeUp(loop, stopFd, () => loop.pause());
   return { loop, stop: () => signal(stopFd) };
