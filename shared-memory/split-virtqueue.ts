@@ -75,8 +75,8 @@ export class SplitVirtqueue {
   private lastAvail: number;
   /** avail.idx as last loaded: requests up to here are known to be there, so it is loaded once a batch. */
   private seenAvail: number;
-  /** True at the start: whoever served this ring before may have left the driver told not to kick. */
-  private kicksSuppressed = true;
+  /** Unknown at the start: whoever served this ring before may have left the driver told not to kick. */
+  private kicksSuppressed: boolean | undefined;
   private nextUsed: number;
   private publishedUsed: number;
   /** used.idx when the driver was last looked at for a signal. One signal is owed at the start: the daemon before
@@ -308,14 +308,14 @@ export class SplitVirtqueue {
    */
   enableKicks(): boolean {
     if (this.features.eventIdx) this.ring.storeAvailEvent(this.lastAvail);
-    else if (this.kicksSuppressed) this.ring.storeUsedFlags(0);
+    else if (this.kicksSuppressed !== false) this.ring.storeUsedFlags(0);
     this.kicksSuppressed = false;
     return this.hasWork();
   }
 
   /** Asks the driver not to kick, while the ring is being polled. */
   suppressKicks(): void {
-    if (this.kicksSuppressed) return;
+    if (this.kicksSuppressed === true) return;
     this.kicksSuppressed = true;
     // An event index that has just been passed is not reached again for 2^16 requests: §2.7.10.
     if (this.features.eventIdx) this.ring.storeAvailEvent((this.lastAvail - 1) & INDEX_MASK);

@@ -49,7 +49,9 @@ for (const sealed of [true, false]) {
 
       const lengths = new Map<number, number>();
       const batches = sealed ? BATCHES : BATCHES / 4;
-      for (let batch = 0; batch < batches; batch++) {
+      // On a busy machine the other thread may get its turn late: go on until it has been seen to interfere.
+      const interfered = (): boolean => lengths.has(64) && lengths.has(0);
+      for (let batch = 0; batch < batches || (!interfered() && batch < 10 * batches); batch++) {
         for (let i = 0; i < SIZE; i++) vm.ring.offer((i + batch) % SIZE);
         vm.ring.publish();
         vm.frontend.kickRing();
@@ -61,7 +63,7 @@ for (const sealed of [true, false]) {
       await exited;
 
       t.comment(`used lengths: ${JSON.stringify([...lengths])}; ${new Int32Array(control)[1] ?? 0} rewrites`);
-      t.ok((lengths.get(64) ?? 0) > 0 && (lengths.get(0) ?? 0) > 0, 'good and malformed requests occurred');
+      t.ok(interfered(), 'good and malformed requests occurred');
       const { descAddress, end } = vm.ring;
       const allowed = [
         { address: descAddress, length: Number(end - descAddress) },
