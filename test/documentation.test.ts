@@ -27,7 +27,7 @@ const CODE_PATTERNS = [
   /notSignallable\(fd, '(\w+)'\)/g,
 ];
 
-t.test('ARCHITECTURE.md lists every code of an error or log line, and no other', async (t) => {
+t.test('ARCHITECTURE.md lists every code of an error or log line, and no other', (t) => {
   const text = ['protocol', 'shared-memory', 'daemon'].flatMap(sources).join('\n');
   const inSources = new Set<string>();
   for (const pattern of CODE_PATTERNS) {
@@ -42,9 +42,10 @@ t.test('ARCHITECTURE.md lists every code of an error or log line, and no other',
   t.ok(inSources.size > 60, `codes were found in the sources: ${inSources.size}`);
   t.same([...inSources].filter((code) => !listed.has(code)).sort(), [], 'missing in ARCHITECTURE.md');
   t.same([...listed].filter((code) => !inSources.has(code)).sort(), [], 'in ARCHITECTURE.md only');
+  t.end();
 });
 
-t.test('README.md has every option of the command line in its table, and no other', async (t) => {
+t.test('README.md has every option of the command line in its table, and no other', (t) => {
   const section = /## Options\n([\s\S]*?)\n## /.exec(read('README.md'))?.[1] ?? '';
   const described = new Set(
     [...section.matchAll(/^\|(.*?)\|/gm)].flatMap(([cell]) =>
@@ -53,8 +54,10 @@ t.test('README.md has every option of the command line in its table, and no othe
   );
   const defined = defineCommand('0').options.map(({ long }) => long ?? '');
   t.same([...described].sort(), [...defined, '--help'].sort());
+  t.end();
 });
 
-t.test('the README says nothing of a figure that is not there', async (t) => {
+t.test('the README says nothing of a figure that is not there', (t) => {
   t.notMatch(read('README.md'), /\bFIGURES\b/);
+  t.end();
 });

@@ -155,11 +155,17 @@ silent.sendBytes(header(FrontendRequest.SetFeatures, V1, 8));
 
 for (const { title, bytes, codes, hangsUp = false } of CLOSING) {
   t.test(`row ${title}: the connection ends`, async (t) => {
-    const logged = await stand.checked(t, (device) => {
+    const logged = await stand.checked(t, async (device) => {
+      const before = stand.footprint();
       const frontend = device.connect();
+      if (bytes.length > 0) t.ok(frontend.answers(), 'connected');
       frontend.sendBytes(bytes);
-      if (hangsUp) frontend.close();
-      else t.ok(frontend.isClosed(), 'closed');
+      if (hangsUp) {
+        frontend.close();
+        await stand.settled(before);
+      } else {
+        t.ok(frontend.isClosed(), 'closed');
+      }
       const next = device.connect();
       t.ok(next.answers(), 'the device serves the next front-end');
     });

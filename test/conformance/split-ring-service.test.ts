@@ -157,9 +157,13 @@ const TURNS: Readonly<Record<string, { size: number; bytes: number }>> = {
   'F16: 1-byte buffers, ring always full': { size: 32768, bytes: 1 },
   'chains of 32 parts, ring always full': { size: 32768, bytes: 0 },
 };
-const ROUNDS = 100;
-/** A machine that is not scheduled for long may find the greedy ring empty now and then; an unfair daemon always is. */
-const ENOUGH = 90;
+const ROUNDS = 200;
+/**
+ * Rounds in which less than half of the greedy ring was served before the modest request was. A daemon that empties a ring before
+ * it looks at the next fails in one round of five to ten (in the others the modest request comes first); a test that is not
+ * scheduled for long sees its own answer late now and then.
+ */
+const ENOUGH = 194;
 
 for (const [title, { size, bytes }] of Object.entries(TURNS)) {
   await t.test(`${title}: another device is served all the while (${ROUNDS} requests)`, async (t) => {
@@ -168,7 +172,7 @@ for (const [title, { size, bytes }] of Object.entries(TURNS)) {
     const heads = layOut(greedy, bytes);
     greedy.frontend.setUp(greedy.ram, greedy.ring);
     const modest = VirtualMachine.start(paths[1] ?? '');
-    let stillPending = 0;
+    let inTurn = 0;
     let served = 0;
     for (let round = 0; round < ROUNDS; round++) {
       for (let used = greedy.ring.take(); used !== undefined; used = greedy.ring.take()) served++;
@@ -177,13 +181,14 @@ for (const [title, { size, bytes }] of Object.entries(TURNS)) {
       }
       greedy.ring.publish();
       greedy.frontend.kickRing();
+      const before = greedy.ring.deviceUsedIndex;
       const { length } = modest.request();
       if (length !== 64) t.fail(`the modest device was given ${length} bytes`);
-      if (greedy.ring.deviceUsedIndex !== greedy.ring.availIndex) stillPending++;
+      if (((greedy.ring.deviceUsedIndex - before) & 0xffff) < size / 2) inTurn++;
     }
-    t.comment(`greedy: ${served} requests; pending ${stillPending} of ${ROUNDS} times`);
+    t.comment(`greedy: ${served} requests; in turn ${inTurn} of ${ROUNDS} times`);
     t.ok(served > 0, 'the greedy device is served too');
-    t.ok(stillPending >= ENOUGH, 'the greedy ring was not emptied first');
+    t.ok(inTurn >= ENOUGH, 'the greedy ring was not emptied first');
     greedy.close();
     modest.close();
   });

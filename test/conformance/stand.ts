@@ -87,7 +87,9 @@ export class Stand {
     const devices = Array.from({ length: options.devices + 1 }, (_, i) => new Device(folder, `rng${i}x`));
     const paths = devices.map(({ path }) => `--socket-path=${path}`);
     const daemon = await startDaemon([...paths, ...(options.args ?? [])]);
-    return new Stand(daemon, folder, devices);
+    const stand = new Stand(daemon, folder, devices);
+    await stand.steadyFootprint(stand.bystanderFrontend);
+    return stand;
   }
 
   nextDevice(): Device {

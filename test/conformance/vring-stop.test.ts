@@ -115,6 +115,7 @@ t.test(
   'row 81: GET_VRING_BASE with a request held for the limit answers at once, kick and call closed',
   async (t) => {
     const slow = await Stand.start({ devices: 1, args: ['--max-bytes=64', '--period=3600000'] });
+    t.teardown(() => slow.stop());
     const guest = new SyntheticGuest({ index: 65_535 });
     const frontend = slow.nextDevice().connect();
     frontend.setUp(guest.ram, guest.ring);
@@ -140,15 +141,16 @@ t.test(
     t.equal(guest.ring.deviceUsedIndex, 0, 'one was completed, from index 65535 on');
     frontend.close();
     guest.close();
-    await slow.stop();
   },
 );
 
 t.test('row 81: the same with a request that is held because no source has bytes', async (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'vhost-rngd-conformance-'));
+  t.teardown(() => rmSync(folder, { recursive: true }));
   const empty = join(folder, 'empty');
   writeFileSync(empty, '');
   const dry = await Stand.start({ devices: 1, args: ['--allow-test-sources', `--source=file:${empty}`] });
+  t.teardown(() => dry.stop());
   const guest = new SyntheticGuest();
   const frontend = dry.nextDevice().connect();
   frontend.setUp(guest.ram, guest.ring);
@@ -169,8 +171,6 @@ t.test('row 81: the same with a request that is held because no source has bytes
   t.ok(dry.daemon.isRunning);
   frontend.close();
   guest.close();
-  await dry.stop();
-  rmSync(folder, { recursive: true });
 });
 
 t.test('row 83: a kick on a ring that was never enabled: no side effect, served once enabled', async (t) => {
