@@ -1,7 +1,7 @@
 // The life of the process: from checked options to READY, signals, and an exit that nothing can hold up.
 //
 // Exit codes follow sysexits: 0 done, 64 usage, 70 a bug of ours, 78 configuration (a path, a source, a permission).
-import { closeSync, constants, mkdirSync, openSync, readFileSync } from 'node:fs';
+import { closeSync, constants, fstatSync, mkdirSync, openSync, readFileSync } from 'node:fs';
 import { constants as os, tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { NATIVE_LITTLE_ENDIAN } from '../protocol/cursor.js';
@@ -76,10 +76,19 @@ function bigEndian(): Fault {
 
 /** Opens each source once, so that a missing device or permission is an error before anyone connects. */
 function checkSources(sources: readonly SourceSpec[]): Fault | undefined {
-  for (const { text, path } of sources) {
+  for (const { kind, text, path } of sources) {
     if (path === '') continue;
     try {
-      closeSync(openSync(path, constants.O_RDONLY | constants.O_NONBLOCK));
+      const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+      const isFile = fstatSync(fd).isFile();
+      closeSync(fd);
+      if (isFile && kind !== 'file') {
+        return new Fault(
+          'daemon',
+          'source_open',
+          `expected a device as source, got ${text}, a regular file, which gives the same bytes again each time`,
+        );
+      }
     } catch (error) {
       const code = (error as NodeJS.ErrnoException).code ?? 'an error';
       const fix =

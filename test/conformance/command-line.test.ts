@@ -101,6 +101,10 @@ const CONFIG: Readonly<
     args: ['--source=hwrng:/dev/no-such-device'],
     says: /ENOENT: check the path, load the driver \(modprobe\)/,
   },
+  'a regular file as a source': {
+    args: ['--source=hwrng:/etc/hostname'],
+    says: /expected a device as source, got hwrng:\/etc\/hostname, a regular file/,
+  },
   'a group that is not there': {
     args: ['--socket-group=no-such-group'],
     says: /groupadd --system no-such-group/,
