@@ -1,6 +1,7 @@
 // The data-plane thread: it owns every vhost-user connection, mapping and ring, and blocks in epoll_wait(2) only.
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import type { Disposal } from '../shared-memory/disposal.js';
+import { closeFd, fdKind } from '../shared-memory/fd.js';
 import { errnoName } from '../shared-memory/errno.js';
 import type { DataPlaneMessage, DataPlaneSetup, SourceSetup } from './data-plane-messages.js';
 import { EntropyPool } from './entropy/pool.js';
@@ -41,7 +42,8 @@ if (!pool.locked) {
   );
 }
 const disposal: Disposal = {
-  closeFd: (fd) => post({ kind: 'dispose', what: { fd } }),
+  // Closing an eventfd never waits, and a front-end may pass thousands a second.
+  closeFd: (fd) => (fdKind(fd) === 'eventfd' ? closeFd(fd) : post({ kind: 'dispose', what: { fd } })),
   unmap: (address, length) => post({ kind: 'dispose', what: { address, length } }),
 };
 const loop = new EventLoop(

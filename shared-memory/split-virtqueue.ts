@@ -89,8 +89,8 @@ export class SplitVirtqueue {
 
   /**
    * `base` is the front-end's SET_VRING_BASE. Requests complete strictly in order, so used.idx tells exactly
-   * which were served: where the front-end skipped some that are still pending (as a VMM that reconnects and
-   * sends avail.idx does), the queue goes on from used.idx.
+   * which were served: where the front-end's base is a little off (a VMM that reconnects sends avail.idx, or
+   * read used.idx before the last request was completed), the queue goes on from used.idx.
    */
   constructor(
     size: number,
@@ -105,7 +105,7 @@ export class SplitVirtqueue {
     this.maxChain = ring.guarded ? MAX_GUARDED_CHAIN_DESCRIPTORS : MAX_CHAIN_DESCRIPTORS;
     const used = ring.usedIndex();
     const skipped = (start.base - used) & INDEX_MASK;
-    this.lastAvail = skipped <= size ? used : start.base;
+    this.lastAvail = skipped <= size || skipped > INDEX_MASK - size ? used : start.base;
     this.seenAvail = this.lastAvail;
     this.nextUsed = used;
     this.publishedUsed = used;
@@ -206,7 +206,8 @@ export class SplitVirtqueue {
     if (!Number.isInteger(entries) || entries === 0 || entries > this.maxChain) return false;
     if (!this.memory.covers(addressHigh, addressLow, length)) return false;
     let index = 0;
-    for (let step = 0; step < entries && chain.walked < this.maxChain; step++) {
+    // The descriptor of the table itself has been counted, and is not part of the bound.
+    for (let step = 0; step < entries && chain.walked <= this.maxChain; step++) {
       const at = addressLow + index * DESCRIPTOR_BYTES;
       if (this.memory.read(addressHigh, at, indirectEntry, DESCRIPTOR_BYTES) !== 0) return false;
       descriptor.addressLow = (indirectEntry.words[0] ?? 0) >>> 0;

@@ -32,6 +32,8 @@ import { type Device, Stand } from './stand.js';
 import { closeAll, SyntheticGuest } from './synthetic-guest.js';
 
 const NO_PAYLOAD = new Uint8Array(0);
+/** Descriptors of one connection that may wait to be closed; the daemon's limit may be as low as 1024. */
+const MOST_WAITING = 512;
 const RING_FD = { index: 0, noFd: false } as const;
 
 function eventfds(count: number): Fd[] {
@@ -227,24 +229,21 @@ t.test(`row 35: one fd more than the control buffer takes: the connection ends`,
   t.strictSame(codes, ['fds_truncated']);
 });
 
-t.test(
-  'row 36: recvmsg without a free descriptor number: the connection ends, no stale number is used',
-  async (t) => {
-    const { pid } = stand.daemon;
-    const limit = (soft: number | string): void =>
-      void execFileSync('prlimit', [`--pid=${pid}`, `--nofile=${soft}:`]);
-    const [, soft = ''] = /Max open files\s+(\d+)/.exec(readFileSync(`/proc/${pid}/limits`, 'utf8')) ?? [];
-    const codes = await withRunningRing(t, (frontend, guest) => {
-      t.equal(guest.serveOnce(frontend), undefined);
-      limit(3);
-      sendWire(frontend, wire({ request: FrontendRequest.SetVringCall, ...RING_FD }, eventfds(1)), true);
-      t.ok(frontend.isClosed());
-      t.equal(stand.serveBystander(), undefined, 'the bystander is served meanwhile');
-      limit(soft);
-    });
-    t.strictSame(codes, ['fds_truncated']);
-  },
-);
+t.test('row 36: recvmsg without a free descriptor: closed, no stale number is used', async (t) => {
+  const { pid } = stand.daemon;
+  const limit = (soft: number | string): void =>
+    void execFileSync('prlimit', [`--pid=${pid}`, `--nofile=${soft}:`]);
+  const [, soft = ''] = /Max open files\s+(\d+)/.exec(readFileSync(`/proc/${pid}/limits`, 'utf8')) ?? [];
+  const codes = await withRunningRing(t, (frontend, guest) => {
+    t.equal(guest.serveOnce(frontend), undefined);
+    limit(3);
+    sendWire(frontend, wire({ request: FrontendRequest.SetVringCall, ...RING_FD }, eventfds(1)), true);
+    t.ok(frontend.isClosed());
+    t.equal(stand.serveBystander(), undefined, 'the bystander is served meanwhile');
+    limit(soft);
+  });
+  t.strictSame(codes, ['fds_truncated']);
+});
 
 t.test('row 37: an oversize header with fds: the connection ends', async (t) => {
   const codes = await withRunningRing(t, (frontend) => {
@@ -351,51 +350,48 @@ for (const { title, open } of CLOSED_CALLS) {
   });
 }
 
-t.test(
-  'row 43: kick replaced while a kick is pending: the pending work is done, the old kick is closed',
-  async (t) => {
-    await withRunningRing(t, async (frontend, guest) => {
-      const held = await stand.steadyFootprint(frontend);
-      const olds: Fd[] = [];
-      for (let i = 0; i < 50; i++) {
-        const kick = openEventfd();
-        guest.offer();
-        guest.publish();
-        // In one go, so that the daemon finds the kick and its replacement at the same time.
-        signal(olds.at(-1) ?? frontend.kick);
-        frontend.expectOk({ request: FrontendRequest.SetVringKick, ...RING_FD }, [kick]);
-        t.equal(frontend.waitUsed(guest.ring, 1)[0]?.length, 64);
-        olds.push(kick);
-      }
-      await stand.holdsNoMoreThan(held, frontend);
-      const last = olds.at(-1) ?? frontend.kick;
-      t.equal(guest.serveOnce(frontend, last), undefined, 'the last kick is the one that counts');
-      const idle = guest.ring.deviceUsedIndex;
+t.test('row 43: kick replaced while a kick is pending: the work is done, the old is closed', async (t) => {
+  await withRunningRing(t, async (frontend, guest) => {
+    const held = await stand.steadyFootprint(frontend);
+    const olds: Fd[] = [];
+    for (let i = 0; i < 50; i++) {
+      const kick = openEventfd();
       guest.offer();
       guest.publish();
-      for (const old of olds.slice(0, -1)) signal(old);
-      t.ok(frontend.answers() && frontend.answers());
-      t.equal(guest.ring.deviceUsedIndex, idle, 'an old kick is not watched any more');
-      signal(last);
-      frontend.waitUsed(guest.ring, 1);
-      closeAll(olds);
-    });
-  },
-);
+      // In one go, so that the daemon finds the kick and its replacement at the same time.
+      signal(olds.at(-1) ?? frontend.kick);
+      frontend.expectOk({ request: FrontendRequest.SetVringKick, ...RING_FD }, [kick]);
+      t.equal(frontend.waitUsed(guest.ring, 1)[0]?.length, 64);
+      olds.push(kick);
+    }
+    await stand.holdsNoMoreThan(held, frontend);
+    const last = olds.at(-1) ?? frontend.kick;
+    t.equal(guest.serveOnce(frontend, last), undefined, 'the last kick is the one that counts');
+    const idle = guest.ring.deviceUsedIndex;
+    guest.offer();
+    guest.publish();
+    for (const old of olds.slice(0, -1)) signal(old);
+    t.ok(frontend.answers() && frontend.answers());
+    t.equal(guest.ring.deviceUsedIndex, idle, 'an old kick is not watched any more');
+    signal(last);
+    frontend.waitUsed(guest.ring, 1);
+    closeAll(olds);
+  });
+});
 
-t.test(
-  'row 44: SET_VRING_KICK, CALL and ERR 2,000 times each: a constant number of descriptors',
-  async (t) => {
-    await withRunningRing(t, async (frontend, guest) => {
-      const held = await stand.steadyFootprint(frontend);
-      for (let i = 0; i < 2000; i++) {
-        frontend.expectOk({ request: FrontendRequest.SetVringKick, ...RING_FD }, [frontend.kick]);
-        frontend.expectOk({ request: FrontendRequest.SetVringCall, ...RING_FD }, [frontend.call]);
-        frontend.expectOk({ request: FrontendRequest.SetVringErr, ...RING_FD }, [frontend.err]);
-      }
-      await stand.holdsNoMoreThan(held, frontend);
-      t.ok(readEventfd(frontend.err) < 0, 'err was not signalled');
-      t.equal(guest.serveOnce(frontend), undefined);
-    });
-  },
-);
+t.test('row 44: SET_VRING_KICK, CALL and ERR 2,000 times each: nothing piles up', async (t) => {
+  await withRunningRing(t, async (frontend, guest) => {
+    const held = await stand.steadyFootprint(frontend);
+    let most = 0;
+    for (let i = 0; i < 2000; i++) {
+      frontend.expectOk({ request: FrontendRequest.SetVringKick, ...RING_FD }, [frontend.kick]);
+      frontend.expectOk({ request: FrontendRequest.SetVringCall, ...RING_FD }, [frontend.call]);
+      frontend.expectOk({ request: FrontendRequest.SetVringErr, ...RING_FD }, [frontend.err]);
+      if (i % 50 === 0) most = Math.max(most, stand.footprint().files.length);
+    }
+    t.ok(most <= held.files.length + MOST_WAITING, `${most - held.files.length} wait to be closed at most`);
+    await stand.holdsNoMoreThan(held, frontend);
+    t.ok(readEventfd(frontend.err) < 0, 'err was not signalled');
+    t.equal(guest.serveOnce(frontend), undefined);
+  });
+});

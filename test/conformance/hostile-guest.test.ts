@@ -119,15 +119,14 @@ await t.test('H8: a polled ring stops and starts again: the driver is asked for 
 const PART_BYTES = 16;
 const TABLE = DATA_BASE + 0x20000n;
 
-/** A chain of `count` descriptors; with `direct` fewer than that, the others lie in a table. */
+/** A chain of `count` buffers; with `direct` at most that, the descriptor of this number points to a table of the others. */
 function chainOf(title: string, count: number, direct: number, isServed: boolean): ChainCase {
-  const inTable = Math.max(0, count - direct);
-  const parts = Array.from({ length: count - (inTable > 0 ? 1 : 0) }, (_, i) =>
+  const parts = Array.from({ length: count }, (_, i) =>
     writable(DATA_BASE + 0x40000n + BigInt(i * PART_BYTES), PART_BYTES),
   );
   const used = isServed ? parts.length * PART_BYTES : 0;
-  if (inTable === 0) return { title, chain: chained(parts), used, writable: parts };
-  const pointer = { address: TABLE, length: inTable * 16, flags: Desc.Indirect };
+  if (direct > count) return { title, chain: chained(parts), used, writable: parts };
+  const pointer = { address: TABLE, length: (count - direct + 1) * 16, flags: Desc.Indirect };
   const chain = chained([...parts.slice(0, direct - 1), pointer]);
   const table = { address: TABLE, entries: chained(parts.slice(direct - 1)) };
   return { title, chain, table, used, writable: parts };
@@ -145,7 +144,7 @@ await t.test('H9: a chain as long as is served, and one descriptor more', async 
       features: DEFAULT_FEATURES | maskOf(VirtioFeature.INDIRECT_DESC),
     });
     for (const [how, direct] of [
-      ['direct', longest + 1],
+      ['direct', longest + 2],
       ['in a table', 1],
       ['half of it in a table', longest / 2],
     ] as const) {
