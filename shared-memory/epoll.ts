@@ -24,6 +24,7 @@ const MAX_EVENTS = 64;
 /** Watches file descriptors; each carries a token of 32 bits, and a generation that tells stale events apart. */
 export class Epoll {
   private readonly fd: Fd;
+  private readonly waitFor: (timeoutMs: number) => number;
   private readonly one = new NativeMemory(EVENT_WORDS * 4);
   private readonly events = new NativeMemory(MAX_EVENTS * EVENT_WORDS * 4);
 
@@ -31,6 +32,7 @@ export class Epoll {
     const fd = libc.epollCreate(libc.EPOLL_CLOEXEC);
     if (fd < 0) throw new Error(`epoll_create1: ${fd}`);
     this.fd = asFd(fd);
+    this.waitFor = libc.bindEpollWait(fd, this.events, MAX_EVENTS);
   }
 
   /** Starts watching; 0 or a negated error number (EPERM for what cannot be polled). */
@@ -57,7 +59,7 @@ export class Epoll {
 
   /** Waits up to `timeoutMs` (-1 for ever, 0 not at all); gives the number of events, or a negated error number. */
   wait(timeoutMs: number): number {
-    return libc.epollWait(this.fd, this.events.address, MAX_EVENTS, timeoutMs);
+    return this.waitFor(timeoutMs);
   }
 
   eventMask(i: number): number {

@@ -5,6 +5,7 @@ import * as libc from './libc.js';
 
 const one = new NativeMemory(8);
 one.setWide(0, 1);
+const writeOne = libc.bindWrite(one, 8);
 const counter = new NativeMemory(8);
 
 /** A new eventfd, non-blocking and close-on-exec, its counter at 0. Throws when no descriptor is free. */
@@ -19,7 +20,7 @@ export function openEventfd(): Fd {
  * Gives 8, or a negated error number; EAGAIN means that the other side has been told already.
  */
 export function signal(fd: Fd): number {
-  return libc.write(fd, one.address, 8);
+  return writeOne(fd);
 }
 
 /** Reads and clears an eventfd: its count (at most 2^32 - 1 is exact), or a negated error number. Never waits, also when a peer

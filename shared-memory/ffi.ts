@@ -60,6 +60,8 @@ export class PreparedCall {
   private readonly argumentPointers: Buffer;
   private readonly words: Int32Array;
   private readonly resultWords: Int32Array;
+  /** What setMemory() was given: a closure keeps only what its code names. */
+  private readonly kept: NativeMemory[] = [];
 
   /**
    * Binds `symbol`.
@@ -90,6 +92,12 @@ export class PreparedCall {
   /** Stores a 64-bit argument: an address or a count, an integer from 0 to 2^53. */
   setWide(position: number, value: number): void {
     storeU64(this.words, position * WORDS_PER_ARGUMENT, value);
+  }
+
+  /** Stores the address of memory that this call is to use from now on, and keeps that memory from being collected. */
+  setMemory(position: number, memory: NativeMemory): void {
+    this.kept[position] = memory;
+    this.setWide(position, memory.address);
   }
 
   /** Calls; gives the low 32 bits of the result as a signed number, right for `int` and for any short count. */

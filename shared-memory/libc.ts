@@ -116,6 +116,20 @@ export function epollCreate(flags: number): number {
 }
 
 const epollCtlCall = new PreparedCall('epoll_ctl', 'int', ['int', 'int', 'int', 'pointer']);
+/**
+ * A write(2) of the same bytes to one fd or another, whose other arguments are stored once.
+ * SAFETY: the call keeps `bytes`.
+ */
+export function bindWrite(bytes: NativeMemory, length: number): (fd: number) => number {
+  const call = new PreparedCall('write', 'long', ['int', 'pointer', 'size']);
+  call.setMemory(1, bytes);
+  call.setWide(2, length);
+  return (fd) => {
+    call.setInt(0, fd);
+    return result(call.call());
+  };
+}
+
 /** epoll_ctl(2). SAFETY: `event` points to a struct epoll_event. */
 export function epollCtl(epfd: number, operation: number, fd: number, event: number): number {
   epollCtlCall.setInt(0, epfd);
@@ -125,14 +139,23 @@ export function epollCtl(epfd: number, operation: number, fd: number, event: num
   return result(epollCtlCall.call());
 }
 
-const epollWaitCall = new PreparedCall('epoll_wait', 'int', ['int', 'pointer', 'int', 'int']);
-/** epoll_wait(2). SAFETY: `events` has room for `maxEvents` structs epoll_event. */
-export function epollWait(epfd: number, events: number, maxEvents: number, timeoutMs: number): number {
-  epollWaitCall.setInt(0, epfd);
-  epollWaitCall.setWide(1, events);
-  epollWaitCall.setInt(2, maxEvents);
-  epollWaitCall.setInt(3, timeoutMs);
-  return result(epollWaitCall.call());
+/**
+ * epoll_wait(2) on one instance, whose arguments but the time-out are stored once.
+ * SAFETY: `events` has room for `maxEvents` structs epoll_event, and the call keeps it.
+ */
+export function bindEpollWait(
+  epfd: number,
+  events: NativeMemory,
+  maxEvents: number,
+): (timeoutMs: number) => number {
+  const call = new PreparedCall('epoll_wait', 'int', ['int', 'pointer', 'int', 'int']);
+  call.setInt(0, epfd);
+  call.setMemory(1, events);
+  call.setInt(2, maxEvents);
+  return (timeoutMs) => {
+    call.setInt(3, timeoutMs);
+    return result(call.call());
+  };
 }
 
 const socketCall = new PreparedCall('socket', 'int', ['int', 'int', 'int']);

@@ -12,6 +12,8 @@ const POOL_BYTES = 8192;
 const TOP_UP_BYTES = 2048;
 /** What is handed out is rounded up to whole words, so that copies stay aligned; the rest is wiped unused. */
 const WORD_MASK = 3;
+/** Where a call into the runtime to wipe pays. */
+const FILL_FROM_BYTES = 256;
 
 /** A ring of waiting bytes that several devices of one thread draw from. */
 export class EntropyPool {
@@ -55,7 +57,8 @@ export class EntropyPool {
     const rounded = (length + WORD_MASK) & ~WORD_MASK;
     const { words } = this.memory;
     // A loop: TypedArray.prototype.fill costs a call into the runtime, more than the few words of most requests.
-    for (let word = offset >> 2; word < (offset + rounded) >> 2; word++) words[word] = 0;
+    if (rounded > FILL_FROM_BYTES) words.fill(0, offset >> 2, (offset + rounded) >> 2);
+    else for (let word = offset >> 2; word < (offset + rounded) >> 2; word++) words[word] = 0;
     this.taken += rounded;
     if (this.taken >= POOL_BYTES) {
       this.taken -= POOL_BYTES;
