@@ -107,14 +107,6 @@ export class DeviceState {
     this.offeredProtocolFeatures = OFFERED_PROTOCOL_FEATURES | slots;
   }
 
-  /** For the log: what was negotiated. */
-  describe(): { readonly features: string[]; readonly protocolFeatures: string[] } {
-    return {
-      features: virtioFeatureNames(this.features),
-      protocolFeatures: protocolFeatureNames(this.protocolFeatures),
-    };
-  }
-
   /**
    * Handles one request. Takes the fds that it keeps out of `fds`; the caller closes those that are left.
    *

@@ -13,6 +13,8 @@ const C_SOURCE = fileURLToPath(new URL('../../../test/bench/least-code-backend.c
 export interface BackEnd {
   readonly pid: number;
   readonly sockets: readonly string[];
+  /** Lines that it has written to standard output, as far as they have been read. */
+  outputLines(): number;
   /** CPU time of all its threads so far, in ns. */
   cpuNs(): number;
   stop(): Promise<void>;
@@ -24,9 +26,13 @@ export interface BackEndOptions {
   readonly busyPollUs: number;
   /** The CPU that it is bound to; undefined: any. */
   readonly cpu: number | undefined;
+  /** Options of node itself; for the daemon only. */
+  readonly nodeOptions?: readonly string[];
 }
 
 export type BackEndKind = 'vhost-rngd' | 'least-code C';
+
+const NEWLINE = 10;
 
 let compiled: string | undefined;
 
@@ -46,7 +52,7 @@ export async function startBackEnd(kind: BackEndKind, options: BackEndOptions): 
     kind === 'vhost-rngd'
       ? [
           process.execPath,
-          ...(process.env['BENCH_NODE_OPTIONS']?.split(' ') ?? []),
+          ...(options.nodeOptions ?? []),
           MAIN,
           '--log-level=error',
           `--busy-poll-us=${options.busyPollUs}`,
@@ -55,13 +61,16 @@ export async function startBackEnd(kind: BackEndKind, options: BackEndOptions): 
       : [compiled ?? '', ...sockets];
   const bound = options.cpu === undefined ? command : ['taskset', '-c', String(options.cpu), ...command];
   const [program = '', ...args] = bound;
-  const child = spawn(program, args, { stdio: ['ignore', 'ignore', 'inherit'] });
+  const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'inherit'] });
+  let lines = 0;
+  child.stdout.on('data', (text: Buffer) => (lines += text.filter((byte) => byte === NEWLINE).length));
   const pid = child.pid;
   if (pid === undefined) throw new Error(`${kind} does not start`);
   await allListening(sockets, child);
   return {
     pid,
     sockets,
+    outputLines: () => lines,
     cpuNs: () => cpuNs(pid),
     stop: async () => {
       const exited = new Promise((resolve) => child.once('exit', resolve));

@@ -140,6 +140,32 @@ function row(scenario: string, kind: string, runs: readonly Figures[]): string {
   return `| ${cells.join(' | ')} |`;
 }
 
+/** Collections of garbage in the daemon during a million requests, as node's --trace-gc tells them, a line each. */
+async function collections(depth: number): Promise<void> {
+  const requests = 1_000_000;
+  const backEnd = await startBackEnd('vhost-rngd', {
+    devices: 1,
+    busyPollUs: 0,
+    cpu: undefined,
+    nodeOptions: ['--trace-gc'],
+  });
+  try {
+    const load = new Load(backEnd.sockets, { depth, bytes: 64, spin: false });
+    load.run(WARM_UP_REQUESTS);
+    // The pipe is read when this thread's event loop turns.
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    const before = backEnd.outputLines();
+    load.run(requests);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    console.log(
+      `Collections of garbage in ${requests} requests at depth ${depth}: ${backEnd.outputLines() - before}.`,
+    );
+    load.close();
+  } finally {
+    await backEnd.stop();
+  }
+}
+
 /** Memory that a connected, idle device takes, with its ring running. */
 async function idleMemory(): Promise<void> {
   const devices = 256;
@@ -200,7 +226,10 @@ async function main(): Promise<void> {
     for (const kind of taking) console.log(row(scenario.name, kind, runs.get(kind) ?? []));
   }
   bindThisProcess(`0-${cpus().length - 1}`);
-  if (values.scenario === '') await idleMemory();
+  if (values.scenario === '') {
+    await idleMemory();
+    for (const depth of [1, 16]) await collections(depth);
+  }
   rmSync(folder, { recursive: true, force: true });
 }
 
