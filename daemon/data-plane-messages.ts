@@ -34,7 +34,6 @@ export type Disposable = { readonly fd: number } | { readonly address: number; r
 /** From the data plane. */
 export type DataPlaneMessage =
   | { readonly kind: 'serving' }
-  | { readonly kind: 'stopped' }
   | { readonly kind: 'lastConnectionEnded' }
   /** So many front-ends are connected now. */
   | { readonly kind: 'connections'; readonly count: number }

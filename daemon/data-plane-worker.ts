@@ -97,7 +97,6 @@ function turn(): void {
   pool.close();
   for (const source of sources) source.close();
   loop.close();
-  post({ kind: 'stopped' });
 }
 
 for (const device of devices) device.open();

@@ -4,7 +4,7 @@
 // without quota holds its requests and is looked at again when the limiter says so.
 import type { Clock } from '../shared-memory/monotonic-clock.js';
 
-/** A period is divided so many times; deliveries within one part count as made at its end. */
+/** A period is divided so many times; deliveries within one part count as made at the last of them. */
 const PARTS = 256;
 const SLOTS = PARTS + 2;
 

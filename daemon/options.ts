@@ -105,7 +105,11 @@ export function defineCommand(version: string): Command {
       integer(0, MAX_SLOTS),
       0,
     )
-    .option('--socket-mode <octal>', 'mode of the socket files', octalMode, 0o660)
+    .addOption(
+      new Option('--socket-mode <octal>', 'mode of the socket files')
+        .argParser(octalMode)
+        .default(0o660, '0660'),
+    )
     .option('--socket-group <group>', 'group of the socket files, by name or number')
     .addOption(
       new Option('--log-format <format>', 'form of the log on standard error')

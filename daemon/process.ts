@@ -1,7 +1,7 @@
 // The life of the process: from checked options to READY, signals, and an exit that nothing can hold up.
 //
 // Exit codes follow sysexits: 0 done, 64 usage, 70 a bug of ours, 78 configuration (a path, a source, a permission).
-import { closeSync, constants, fstatSync, mkdirSync, openSync, readFileSync } from 'node:fs';
+import { closeSync, constants, fstatSync, mkdirSync, openSync, readFileSync, statSync } from 'node:fs';
 import { constants as os, tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { NATIVE_LITTLE_ENDIAN } from '../protocol/cursor.js';
@@ -109,7 +109,9 @@ interface Sockets {
 
 function openSockets(options: Options): Sockets | Fault {
   if (options.fd !== undefined) return inheritedSocket(options.fd);
-  const paths = options.socketPaths.length > 0 ? options.socketPaths : [defaultSocketPath()];
+  const fallback = options.socketPaths.length > 0 ? '' : defaultSocketPath();
+  if (fallback instanceof Fault) return fallback;
+  const paths = options.socketPaths.length > 0 ? options.socketPaths : [fallback];
   const names = deviceNames(paths);
   const files: ListeningSocket[] = [];
   for (const path of paths) {
@@ -138,17 +140,35 @@ function inheritedSocket(number: number): Sockets | Fault {
 }
 
 /** Where a daemon without options listens: a folder of its own, which only this user can write. */
-function defaultSocketPath(): string {
+function defaultSocketPath(): string | Fault {
   const runtime = process.env['XDG_RUNTIME_DIR'];
   const uid = process.getuid?.() ?? 0;
   const path =
-    runtime !== undefined
+    runtime?.startsWith('/') === true
       ? join(runtime, 'vhost-rngd', 'rng.sock')
       : uid === 0
         ? '/run/vhost-rngd/rng.sock'
         : join(tmpdir(), `vhost-rngd-${uid}`, 'rng.sock');
-  mkdirSync(dirname(path), { recursive: true, mode: 0o750 });
-  return path;
+  const folder = dirname(path);
+  try {
+    mkdirSync(folder, { mode: 0o750 });
+  } catch (error) {
+    const { code = 'an error' } = error as NodeJS.ErrnoException;
+    if (code !== 'EEXIST') {
+      return new Fault(
+        'daemon',
+        'socket_file',
+        `making the folder ${folder} failed: ${code}; use --socket-path`,
+      );
+    }
+  }
+  return statSync(folder).uid === uid
+    ? path
+    : new Fault(
+        'daemon',
+        'socket_file',
+        `expected the folder ${folder} to be ours, got another user's: use --socket-path`,
+      );
 }
 
 async function serve(

@@ -13,7 +13,7 @@ import type { Limiter } from './limiter.js';
 import type { Timer } from './timers.js';
 import type { Fd } from '../shared-memory/fd.js';
 
-/** One pass serves at most so much, then the other rings have their turn. Ours; see DECISIONS.md. */
+/** One pass serves at most so much, then the other rings have their turn. Ours; see ARCHITECTURE.md, "Ring rules". */
 const CHAINS_PER_PASS = 64;
 const BYTES_PER_PASS = 65536;
 const DESCRIPTORS_PER_PASS = 1024;

@@ -206,7 +206,8 @@ export class RngDevice implements Watcher, Timer {
       'internal',
       `the connection was closed because of a bug in vhost-rngd, please report it: ${text}`,
     );
-    this.connection?.close();
+    if (this.connection === undefined) return;
+    this.connection.close();
     this.letGo();
   }
 

@@ -55,6 +55,7 @@ export class GuestMemory {
             )
           : (overlap(description, mapped) ?? MemoryRegion.map(description, fd, policy));
       if (region instanceof Fault) {
+        // At once: nothing was touched yet, and the caller still holds the fds, so no page is freed.
         for (const earlier of mapped) earlier.unmap();
         return region;
       }

@@ -1,7 +1,7 @@
 // Mappings: memory shared with a guest, and locked memory of our own. Source: mmap(2), madvise(2).
 //
 // A mapping owns its addresses and every view of them. Views are handed to exactly one owner, which drops them
-// before unmap(): GuestMemory keeps its windows private, and a ring drops its views when its memory table goes.
+// before unmap(): MemoryRegion keeps its windows private, and a ring drops its views when its memory table goes.
 // A view that is garbage is harmless; one that is used after unmap() would be a crash.
 import type { Disposal } from './disposal.js';
 import { viewOf } from './ffi.js';

@@ -51,7 +51,7 @@ export class MemoryRegion {
   readonly description: RegionDescription;
   /** In bytes; exact, since a region is never larger than what mmap(2) can give. */
   readonly size: number;
-  /** False when the file can shrink: then only guarded calls touch it. */
+  /** False when a touch could raise SIGBUS: unsealed, huge pages, strict overcommit. Then only guarded calls touch it. */
   readonly direct: boolean;
   private readonly gpaHigh: number;
   private readonly gpaLow: number;

@@ -146,7 +146,7 @@ async function collections(depth: number): Promise<void> {
   const backEnd = await startBackEnd('vhost-rngd', {
     devices: 1,
     busyPollUs: 0,
-    cpu: undefined,
+    cpu: 0,
     nodeOptions: ['--trace-gc'],
   });
   try {
@@ -228,6 +228,7 @@ async function main(): Promise<void> {
   bindThisProcess(`0-${cpus().length - 1}`);
   if (values.scenario === '') {
     await idleMemory();
+    bindThisProcess('0');
     for (const depth of [1, 16]) await collections(depth);
   }
   rmSync(folder, { recursive: true, force: true });
