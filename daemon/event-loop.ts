@@ -88,6 +88,11 @@ export class EventLoop {
     return this.busyPollMs > 0;
   }
 
+  /** True when another ring has its turn after the one that is served now. */
+  get othersWait(): boolean {
+    return this.serving.length > 0 || this.ready.length > 0;
+  }
+
   /** Watches `fd` (borrowed); a negated error number when it cannot be watched. */
   watch(fd: Fd, events: number, watcher: Watcher): Watch | number {
     const slot = this.freeSlots.pop() ?? this.watchers.length;

@@ -143,7 +143,11 @@ export class RingService implements Workable, Starved, Timer {
       // Charged when it is visible to the guest and not before, so that no window of a period holds too much.
       limiter?.charge(this.batchBytes);
     }
-    if (!this.queue.hasVanished() && this.queue.needsSignal()) this.signalCall();
+    if (!this.queue.hasVanished() && this.queue.needsSignal()) {
+      // With others to serve, their guests are woken first and no look comes at once.
+      if (!this.context.loop.othersWait) this.queue.spareKicks();
+      this.signalCall();
+    }
     return outcome;
   }
 

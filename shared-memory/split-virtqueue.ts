@@ -314,6 +314,14 @@ export class SplitVirtqueue {
     return this.hasWork();
   }
 
+  /**
+   * Before a signal: the driver that it wakes, on this very CPU perhaps, need not kick for its next request, because a look
+   * follows. An event index is passed already; in guarded memory the flag would cost what it saves.
+   */
+  spareKicks(): void {
+    if (!this.features.eventIdx && !this.ring.guarded) this.suppressKicks();
+  }
+
   /** Asks the driver not to kick, while the ring is being polled. */
   suppressKicks(): void {
     if (this.kicksSuppressed === true) return;
