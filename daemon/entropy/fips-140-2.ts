@@ -2,7 +2,9 @@
 // 32-bit word with the one before (§4.9.2). A score of a source, beside the health tests: about 0.08 % of good blocks fail.
 //
 // One pass over the bytes fills two histograms: of byte values, and of how the run that ends one byte meets the run that
-// begins the next. All counts follow from them by tables.
+// begins the next. All counts follow from them by tables. Tables and histograms are constants of the module, one set for
+// each thread, since V8 then needs no check of an index that is a byte.
+import type { TestedMemory } from './tested-memory.js';
 
 /** 20 000 bits. */
 export const FIPS_BLOCK_BYTES = 2500;
@@ -18,37 +20,190 @@ const SQUARES_MOST = 1576928;
 const RUN_LEAST = [2315, 1114, 527, 240, 103, 103];
 const RUN_MOST = [2685, 1386, 723, 384, 209, 209];
 const LONGEST_COUNTED = RUN_LEAST.length;
+const RUN_KINDS = 2 * LONGEST_COUNTED;
 /** A run of this length fails. */
 const LONG_RUN = 26;
 
-// A run that begins or ends a byte as a number of 4 bits: the bit's value, then a length of 0 to 7. 0 stands for none.
+// A run that begins or ends a byte, as 4 bits: the bit's value, then a length of 1 to 7. A meeting is two of them, 8 bits.
 const LENGTH_MASK = 7;
 const NO_RUN = 0;
-/** In place of its runs, for a byte of eight equal bits. */
-const UNIFORM = 0xff;
-/** Two counters of runs in one number: a block has at most 20 000 runs. */
-const COUNTER_BITS = 16;
-const COUNTER_MASK = 0xffff;
-const COUNTER_WORDS = 6;
-const MEETINGS = 256;
+/** In place of a byte's two runs, when all its bits are equal; as the last run of a word, that it is longer than 7. */
+const UNIFORM = 0x100;
+const LONGER = UNIFORM >> 4;
 
-/** Where a finished run is counted: `bit` 0 or 1, `length` from 1. */
-function counterOf(bit: number, length: number): number {
+/** Three counters of runs in one double: a block has at most 10 000 runs of a kind, and 51 bits are exact. */
+const COUNTER_RANGE = 2 ** 17;
+/** A set of counters, of all kinds, for each of 256 things: byte values or meetings. */
+type RunTable = readonly [Float64Array, Float64Array, Float64Array, Float64Array];
+const PACKED_COUNTERS = 4;
+
+/** For each byte value its first run in the low 4 bits and its last in the next 4; most significant bit first. */
+const EDGES = new Int32Array(256);
+/** For each byte value the runs that neither begin nor end it. */
+const INNER_RUNS = emptyTable();
+/** For each meeting (last run of a byte << 4 | first run of the next) the runs that it finishes. */
+const FINISHED_RUNS = emptyTable();
+fillTables();
+
+// What is counted in one block.
+const valueCounts = new Int32Array(256);
+const meetingCounts = new Int32Array(256);
+const nibbleCounts = new Int32Array(16);
+/** Runs of each kind: at first those that no table counts, of uniform bytes and the block's last, then all. */
+const runCounts = new Int32Array(RUN_KINDS);
+let longest = 0;
+/** The run that uniform bytes go on with. */
+let openBit = 0;
+let openLength = 0;
+
+/**
+ * True when the {@link FIPS_BLOCK_BYTES} at `offset`, a multiple of 4, pass every test. Allocates nothing. Words are
+ * little-endian, as on every processor that the daemon runs on.
+ */
+export function passesFips(memory: TestedMemory, offset: number): boolean {
+  const distinct = countBlock(memory.words, offset >> 2);
+  return distinct && longest < LONG_RUN && hasGoodNibbles() && hasGoodRuns();
+}
+
+/** Fills the histograms; false when two words in a row are equal. */
+function countBlock(words: Int32Array, first: number): boolean {
+  valueCounts.fill(0);
+  meetingCounts.fill(0);
+  runCounts.fill(0);
+  longest = 0;
+  let distinct = true;
+  let last = NO_RUN;
+  let before = ~(words[first] ?? 0);
+  for (let at = first; at < first + FIPS_BLOCK_WORDS; at++) {
+    const word = words[at] ?? 0;
+    if (word === before) distinct = false;
+    before = word;
+    const [v0, v1, v2, v3] = [word & 0xff, (word >>> 8) & 0xff, (word >>> 16) & 0xff, word >>> 24];
+    valueCounts[v0] = (valueCounts[v0] ?? 0) + 1;
+    valueCounts[v1] = (valueCounts[v1] ?? 0) + 1;
+    valueCounts[v2] = (valueCounts[v2] ?? 0) + 1;
+    valueCounts[v3] = (valueCounts[v3] ?? 0) + 1;
+    const [e0, e1, e2, e3] = [EDGES[v0] ?? 0, EDGES[v1] ?? 0, EDGES[v2] ?? 0, EDGES[v3] ?? 0];
+    if (((e0 | e1 | e2 | e3 | (last << 4)) & UNIFORM) !== 0) {
+      last = countWithUniform(word, last);
+      continue;
+    }
+    const m0 = (last << 4) | (e0 & 15);
+    const m1 = (e0 & 0xf0) | (e1 & 15);
+    const m2 = (e1 & 0xf0) | (e2 & 15);
+    const m3 = (e2 & 0xf0) | (e3 & 15);
+    meetingCounts[m0 & 0xff] = (meetingCounts[m0 & 0xff] ?? 0) + 1;
+    meetingCounts[m1] = (meetingCounts[m1] ?? 0) + 1;
+    meetingCounts[m2] = (meetingCounts[m2] ?? 0) + 1;
+    meetingCounts[m3] = (meetingCounts[m3] ?? 0) + 1;
+    last = (e3 >> 4) & 15;
+  }
+  if (last === LONGER) finishRun(openBit, openLength);
+  else finishRun(last >> 3, last & LENGTH_MASK);
+  return distinct;
+}
+
+/** Counts the runs of a word with a uniform byte in it, or after one, bit for bit; `last` and the result as in countBlock(). */
+function countWithUniform(word: number, last: number): number {
+  if (last !== LONGER) {
+    openBit = last >> 3;
+    openLength = last & LENGTH_MASK;
+  }
+  for (let shift = 0; shift < 32; shift += 8) {
+    const value = (word >>> shift) & 0xff;
+    const edges = EDGES[value] ?? 0;
+    const bit = value >> 7;
+    if (bit !== openBit) {
+      finishRun(openBit, openLength);
+      openBit = bit;
+      openLength = 0;
+    }
+    if (edges === UNIFORM) {
+      openLength += 8;
+      continue;
+    }
+    finishRun(bit, openLength + (edges & LENGTH_MASK));
+    openBit = (edges >> 7) & 1;
+    openLength = (edges >> 4) & LENGTH_MASK;
+  }
+  return openLength > LENGTH_MASK ? LONGER : (openBit << 3) | openLength;
+}
+
+/** A run of length 0 is none. */
+function finishRun(bit: number, length: number): void {
+  if (length === 0) return;
+  const kind = kindOf(bit, length);
+  runCounts[kind] = (runCounts[kind] ?? 0) + 1;
+  if (length > longest) longest = length;
+}
+
+/** Monobit and poker tests. */
+function hasGoodNibbles(): boolean {
+  nibbleCounts.fill(0);
+  for (let value = 0; value < 256; value++) {
+    const count = valueCounts[value] ?? 0;
+    nibbleCounts[value >> 4] = (nibbleCounts[value >> 4] ?? 0) + count;
+    nibbleCounts[value & 15] = (nibbleCounts[value & 15] ?? 0) + count;
+  }
+  let ones = 0;
+  let squares = 0;
+  for (let nibble = 0; nibble < 16; nibble++) {
+    const count = nibbleCounts[nibble] ?? 0;
+    ones += count * ((nibble & 1) + ((nibble >> 1) & 1) + ((nibble >> 2) & 1) + (nibble >> 3));
+    squares += count * count;
+  }
+  return ones >= ONES_LEAST && ones <= ONES_MOST && squares >= SQUARES_LEAST && squares <= SQUARES_MOST;
+}
+
+function hasGoodRuns(): boolean {
+  addRunsOf(valueCounts, INNER_RUNS);
+  addRunsOf(meetingCounts, FINISHED_RUNS);
+  for (let kind = 0; kind < RUN_KINDS; kind++) {
+    const runs = runCounts[kind] ?? 0;
+    const length = kind % LONGEST_COUNTED;
+    if (runs < (RUN_LEAST[length] ?? 0) || runs > (RUN_MOST[length] ?? 0)) return false;
+  }
+  return true;
+}
+
+/** Adds how often each thing happened times the runs that it stands for. */
+function addRunsOf(counts: Int32Array, [t0, t1, t2, t3]: RunTable): void {
+  let [s0, s1, s2, s3] = [0, 0, 0, 0];
+  for (let thing = 0; thing < 256; thing++) {
+    const count = counts[thing] ?? 0;
+    s0 += count * (t0[thing] ?? 0);
+    s1 += count * (t1[thing] ?? 0);
+    s2 += count * (t2[thing] ?? 0);
+    s3 += count * (t3[thing] ?? 0);
+  }
+  unpack(s0, 0);
+  unpack(s1, 1);
+  unpack(s2, 2);
+  unpack(s3, 3);
+}
+
+function unpack(sum: number, packed: number): void {
+  let rest = sum;
+  for (let kind = packed; kind < RUN_KINDS; kind += PACKED_COUNTERS) {
+    const above = Math.floor(rest / COUNTER_RANGE);
+    runCounts[kind] = (runCounts[kind] ?? 0) + (rest - above * COUNTER_RANGE);
+    rest = above;
+  }
+}
+
+/** Where a finished run of `length` bits, from 1, is counted. */
+function kindOf(bit: number, length: number): number {
   return bit * LONGEST_COUNTED + Math.min(length, LONGEST_COUNTED) - 1;
 }
 
-/** Adds to counter `index` of the packed ones that start at `at`. */
-function addRuns(packed: Int32Array, at: number, index: number): void {
-  packed[at + (index >> 1)] = (packed[at + (index >> 1)] ?? 0) + (1 << ((index & 1) * COUNTER_BITS));
+function emptyTable(): RunTable {
+  return [new Float64Array(256), new Float64Array(256), new Float64Array(256), new Float64Array(256)];
 }
 
-/** For each byte value its first run in the low 4 bits and its last in the high 4; most significant bit first. */
-const EDGES = new Uint8Array(256);
-/** For each byte value the runs that neither begin nor end it, packed. */
-const INNER_RUNS = new Int32Array(256 * COUNTER_WORDS);
-/** For each meeting (last run of a byte << 4 | first run of the next) the runs that it finishes, packed. */
-const FINISHED_RUNS = new Int32Array(MEETINGS * COUNTER_WORDS);
-fillTables();
+function addToTable(table: RunTable, thing: number, kind: number): void {
+  const counters = table[kind % PACKED_COUNTERS] ?? table[0];
+  counters[thing] = (counters[thing] ?? 0) + COUNTER_RANGE ** Math.floor(kind / PACKED_COUNTERS);
+}
 
 function fillTables(): void {
   for (let value = 0; value < 256; value++) {
@@ -65,162 +220,13 @@ function fillTables(): void {
       continue;
     }
     EDGES[value] = (first.bit << 3) | first.length | (((last.bit << 3) | last.length) << 4);
-    for (const { bit, length } of runs.slice(1, -1)) {
-      addRuns(INNER_RUNS, value * COUNTER_WORDS, counterOf(bit, length));
-    }
+    for (const { bit, length } of runs.slice(1, -1)) addToTable(INNER_RUNS, value, kindOf(bit, length));
   }
-  for (let meeting = 0; meeting < MEETINGS; meeting++) {
+  for (let meeting = 0; meeting < 256; meeting++) {
     const [lastBit, lastLength] = [meeting >> 7, (meeting >> 4) & LENGTH_MASK];
     const [nextBit, nextLength] = [(meeting >> 3) & 1, meeting & LENGTH_MASK];
-    const joined = lastLength > 0 && lastBit === nextBit;
-    const at = meeting * COUNTER_WORDS;
-    if (lastLength > 0 && !joined) addRuns(FINISHED_RUNS, at, counterOf(lastBit, lastLength));
-    if (nextLength > 0) {
-      addRuns(FINISHED_RUNS, at, counterOf(nextBit, nextLength + (joined ? lastLength : 0)));
-    }
+    const joined = lastBit === nextBit ? lastLength : 0;
+    if (joined === 0 && lastLength > 0) addToTable(FINISHED_RUNS, meeting, kindOf(lastBit, lastLength));
+    if (nextLength > 0) addToTable(FINISHED_RUNS, meeting, kindOf(nextBit, nextLength + joined));
   }
-}
-
-/** One judge, with its counters; one for each source, since a call uses them. */
-export class FipsBlockTest {
-  private readonly valueCounts = new Int32Array(256);
-  private readonly meetingCounts = new Int32Array(MEETINGS);
-  private readonly nibbleCounts = new Int32Array(16);
-  /** Runs that the tables do not count: those of uniform bytes, and the block's last. */
-  private readonly otherRuns = new Int32Array(COUNTER_WORDS);
-  private readonly runCounts = new Int32Array(COUNTER_WORDS);
-  private longest = 0;
-
-  /** True when the {@link FIPS_BLOCK_BYTES} at `offset` pass every test. `offset` is a multiple of 4. Allocates nothing. */
-  passes(memory: { readonly bytes: Uint8Array; readonly words: Int32Array }, offset: number): boolean {
-    this.valueCounts.fill(0);
-    this.meetingCounts.fill(0);
-    this.otherRuns.fill(0);
-    this.longest = 0;
-    this.count(memory.bytes, offset);
-    return (
-      this.longest < LONG_RUN &&
-      this.hasGoodNibbles() &&
-      this.hasGoodRuns() &&
-      !repeatsWord(memory.words, offset >> 2)
-    );
-  }
-
-  private count(bytes: Uint8Array, offset: number): void {
-    const { valueCounts, meetingCounts } = this;
-    const end = offset + FIPS_BLOCK_BYTES;
-    let last = NO_RUN;
-    for (let at = offset; at < end; at++) {
-      const value = bytes[at] ?? 0;
-      valueCounts[value] = (valueCounts[value] ?? 0) + 1;
-      const edges = EDGES[value] ?? 0;
-      if (edges === UNIFORM) {
-        at = this.countUniform(bytes, at, end, last);
-        // The byte there, if there is one, has ended the long run and is counted.
-        last = at < end ? (EDGES[bytes[at] ?? 0] ?? 0) >> 4 : NO_RUN;
-        continue;
-      }
-      const meeting = (last << 4) | (edges & 15);
-      meetingCounts[meeting] = (meetingCounts[meeting] ?? 0) + 1;
-      last = edges >> 4;
-    }
-    if (last !== NO_RUN) this.finishRun(last >> 3, last & LENGTH_MASK);
-  }
-
-  /**
-   * Counts from the uniform byte at `at`, whose value is already counted, to the first that is not uniform, whose place is
-   * returned; `end` when the block ends before. `last` is the run that ended the byte before.
-   */
-  private countUniform(bytes: Uint8Array, at: number, end: number, last: number): number {
-    const { valueCounts } = this;
-    let bit = last >> 3;
-    let length = last & LENGTH_MASK;
-    for (let place = at; place < end; place++) {
-      const value = bytes[place] ?? 0;
-      if (place > at) valueCounts[value] = (valueCounts[value] ?? 0) + 1;
-      const edges = EDGES[value] ?? 0;
-      const nextBit = value >> 7;
-      const nextLength = edges === UNIFORM ? 8 : edges & LENGTH_MASK;
-      if (length > 0 && nextBit !== bit) {
-        this.finishRun(bit, length);
-        length = 0;
-      }
-      bit = nextBit;
-      length += nextLength;
-      if (edges !== UNIFORM) {
-        this.finishRun(bit, length);
-        return place;
-      }
-    }
-    this.finishRun(bit, length);
-    return end;
-  }
-
-  private finishRun(bit: number, length: number): void {
-    addRuns(this.otherRuns, 0, counterOf(bit, length));
-    if (length > this.longest) this.longest = length;
-  }
-
-  /** Monobit and poker tests. */
-  private hasGoodNibbles(): boolean {
-    const { valueCounts, nibbleCounts } = this;
-    nibbleCounts.fill(0);
-    for (let value = 0; value < 256; value++) {
-      const count = valueCounts[value] ?? 0;
-      nibbleCounts[value >> 4] = (nibbleCounts[value >> 4] ?? 0) + count;
-      nibbleCounts[value & 15] = (nibbleCounts[value & 15] ?? 0) + count;
-    }
-    let ones = 0;
-    let squares = 0;
-    for (let nibble = 0; nibble < 16; nibble++) {
-      const count = nibbleCounts[nibble] ?? 0;
-      ones += count * ((nibble & 1) + ((nibble >> 1) & 1) + ((nibble >> 2) & 1) + (nibble >> 3));
-      squares += count * count;
-    }
-    return ones >= ONES_LEAST && ones <= ONES_MOST && squares >= SQUARES_LEAST && squares <= SQUARES_MOST;
-  }
-
-  private hasGoodRuns(): boolean {
-    const { runCounts } = this;
-    runCounts.set(this.otherRuns);
-    addProducts(runCounts, this.valueCounts, INNER_RUNS);
-    addProducts(runCounts, this.meetingCounts, FINISHED_RUNS);
-    for (let index = 0; index < 2 * LONGEST_COUNTED; index++) {
-      const runs = ((runCounts[index >> 1] ?? 0) >>> ((index & 1) * COUNTER_BITS)) & COUNTER_MASK;
-      const length = index % LONGEST_COUNTED;
-      if (runs < (RUN_LEAST[length] ?? 0) || runs > (RUN_MOST[length] ?? 0)) return false;
-    }
-    return true;
-  }
-}
-
-/** To each packed counter adds how often a thing happened times the runs that it stands for. */
-function addProducts(sums: Int32Array, counts: Int32Array, packed: Int32Array): void {
-  let [s0, s1, s2] = [sums[0] ?? 0, sums[1] ?? 0, sums[2] ?? 0];
-  let [s3, s4, s5] = [sums[3] ?? 0, sums[4] ?? 0, sums[5] ?? 0];
-  for (let thing = 0, at = 0; thing < 256; thing++, at += COUNTER_WORDS) {
-    const count = counts[thing] ?? 0;
-    s0 = (s0 + Math.imul(count, packed[at] ?? 0)) | 0;
-    s1 = (s1 + Math.imul(count, packed[at + 1] ?? 0)) | 0;
-    s2 = (s2 + Math.imul(count, packed[at + 2] ?? 0)) | 0;
-    s3 = (s3 + Math.imul(count, packed[at + 3] ?? 0)) | 0;
-    s4 = (s4 + Math.imul(count, packed[at + 4] ?? 0)) | 0;
-    s5 = (s5 + Math.imul(count, packed[at + 5] ?? 0)) | 0;
-  }
-  sums[0] = s0;
-  sums[1] = s1;
-  sums[2] = s2;
-  sums[3] = s3;
-  sums[4] = s4;
-  sums[5] = s5;
-}
-
-function repeatsWord(words: Int32Array, first: number): boolean {
-  let before = words[first] ?? 0;
-  for (let at = first + 1; at < first + FIPS_BLOCK_WORDS; at++) {
-    const word = words[at] ?? 0;
-    if (word === before) return true;
-    before = word;
-  }
-  return false;
 }

@@ -3,9 +3,12 @@
 //
 // Data path: what was read from a source is tested here before it is released. Good bytes are looked at a word at a time
 // by screens that no bad run can pass; only where a screen hits are samples counted one by one. See docs/entropy.md.
-import { FipsBlockTest } from './fips-140-2.js';
+import { passesFips } from './fips-140-2.js';
 import { APT_WINDOW_SAMPLES, type Cutoffs, cutoffsFor } from './health-cutoffs.js';
 import { BLOCK_WORDS, REMEMBERED_BLOCKS, RepeatedBlocks } from './repeated-blocks.js';
+import type { TestedMemory } from './tested-memory.js';
+
+export type { TestedMemory } from './tested-memory.js';
 
 /** The window of the adaptive proportion test; a sample is a byte. */
 export const WINDOW_BYTES = APT_WINDOW_SAMPLES;
@@ -20,12 +23,6 @@ const WINDOW_WORDS = WINDOW_BYTES / 4;
  */
 export const Verdict = { Pass: 0, Transient: 1, Permanent: 2 } as const;
 export type Verdict = (typeof Verdict)[keyof typeof Verdict];
-
-/** Bytes to test, seen in two ways: the same memory. */
-export interface TestedMemory {
-  readonly bytes: Uint8Array;
-  readonly words: Int32Array;
-}
 
 /** What {@link HealthTests.counts} counts, by index. */
 export const HealthCount = {
@@ -68,7 +65,6 @@ export class HealthTests {
   readonly counts: Float64Array;
   readonly cutoffs: Cutoffs;
   private readonly repeated = new RepeatedBlocks();
-  private readonly fips = new FipsBlockTest();
   /** The stream's last byte, and how often it came in a row; -1 and 0: the stream begins. */
   private lastByte = -1;
   private lastRun = 0;
@@ -112,7 +108,7 @@ export class HealthTests {
    * {@link blockVerdict}. Allocates nothing.
    */
   scoreBlock(memory: TestedMemory, offset: number): boolean {
-    const passed = this.fips.passes(memory, offset);
+    const passed = passesFips(memory, offset);
     this.add(HealthCount.FipsBlocks);
     if (!passed) this.add(HealthCount.FipsFailures);
     this.scores = ((this.scores << 1) | (passed ? 0 : 1)) & SCORES_MASK;

@@ -2,14 +2,12 @@
 import { randomBytes } from 'node:crypto';
 import fc from 'fast-check';
 import t from 'tap';
-import { FIPS_BLOCK_BYTES, FipsBlockTest } from '../../../daemon/entropy/fips-140-2.js';
+import { FIPS_BLOCK_BYTES, passesFips } from '../../../daemon/entropy/fips-140-2.js';
 import { countFipsFailures } from '../../support/guest/fips-140-2.js';
 import { memoryOf } from '../../support/tested-memory.js';
 
-const judge = new FipsBlockTest();
-
 function passes(block: Uint8Array): boolean {
-  return judge.passes(memoryOf(block), 0);
+  return passesFips(memoryOf(block), 0);
 }
 
 function oraclePasses(block: Uint8Array): boolean {
@@ -23,7 +21,7 @@ t.test('good blocks: the same as the oracle, thousands of times, at any offset',
   let failures = 0;
   for (let block = 0; block < blocks; block++) {
     const start = block * FIPS_BLOCK_BYTES;
-    const passed = judge.passes(memory, start);
+    const passed = passesFips(memory, start);
     if (passed !== oraclePasses(bytes.subarray(start, start + FIPS_BLOCK_BYTES))) t.fail(`block ${block}`);
     if (!passed) failures++;
   }
@@ -75,18 +73,24 @@ t.test('two equal words of 32 bits one after the other fail', (t) => {
   t.end();
 });
 
-t.test('what is broken fails: constant, periodic, counting, text', (t) => {
+t.test('what is broken fails: constant, periodic, text', (t) => {
   const broken = {
     zeros: Buffer.alloc(FIPS_BLOCK_BYTES),
     ones: Buffer.alloc(FIPS_BLOCK_BYTES, 0xff),
     'bits in turn': Buffer.alloc(FIPS_BLOCK_BYTES, 0x55),
-    counter: Uint8Array.from({ length: FIPS_BLOCK_BYTES }, (_, i) => i),
     text: Buffer.alloc(FIPS_BLOCK_BYTES, 'the quick brown fox jumps over the lazy dog. '),
   };
   for (const [name, block] of Object.entries(broken)) {
     t.notOk(oraclePasses(block), `${name}: the oracle`);
     t.notOk(passes(block), name);
   }
+  t.end();
+});
+
+t.test('a counter of bytes passes, as it does the oracle: found by repeated blocks, not here', (t) => {
+  const block = Uint8Array.from({ length: FIPS_BLOCK_BYTES }, (_, i) => i);
+  t.ok(oraclePasses(block));
+  t.ok(passes(block));
   t.end();
 });
 
