@@ -275,8 +275,15 @@ t.test(
       pass();
       return count(tests, HealthCount.RepeatedBlocks) / distance;
     };
-    t.ok(known(1024) > 0.5, `${known(1024)} at 1024`);
-    t.ok(known(104) > 0.9, `${known(104)} at 104`);
+    const meanOf30 = (distance: number): number => {
+      let sum = 0;
+      for (let i = 0; i < 30; i++) sum += known(distance);
+      return sum / 30;
+    };
+    // A block is forgotten when another takes its slot, one of 2 048: 0.607 and 0.95 are expected.
+    const [far, near] = [meanOf30(1024), meanOf30(104)];
+    t.ok(far > 0.57 && far < 0.65, `${far} at 1024`);
+    t.ok(near > 0.92, `${near} at 104`);
     t.end();
   },
 );
