@@ -18,8 +18,8 @@ export const BLOCK_BYTES = WINDOWS_PER_BLOCK * WINDOW_BYTES;
 const WINDOW_WORDS = WINDOW_BYTES / 4;
 
 /**
- * What a test says. Transient: good bytes do this once in 2^30 tests; the source can come back by itself. Permanent: once in
- * 2^60 tests, so the source is broken.
+ * What a test says. Transient: good bytes do this about once in 2^30 tests; the source can come back by itself. Permanent: once in
+ * 2^60 tests, so the source is broken. Exact chances: docs/entropy-tests.md.
  */
 export const Verdict = { Pass: 0, Transient: 1, Permanent: 2 } as const;
 export type Verdict = (typeof Verdict)[keyof typeof Verdict];
