@@ -1,4 +1,4 @@
-// Prepared calls into libc: the only file that imports the FFI packages.
+// Prepared calls into libc and other shared libraries: the only file that imports the FFI packages.
 //
 // A prepared call is bound once: its CIF, its argument storage and its result storage are made when the module
 // loads. A call then stores numbers into that storage and enters libffi directly, which takes 0.3 us where the
@@ -24,8 +24,30 @@ const WORDS_PER_ARGUMENT = 2;
 const SLOT_BYTES = 8;
 const TWO_32 = 2 ** 32;
 
+/** A shared library that was opened by its name; it stays loaded for as long as the process runs. */
+export type Library = InstanceType<typeof ffi.DynamicLibrary>;
+
 /** The symbols of this process: libc, and what the node binary itself exports. */
-const ownProcess = new ffi.DynamicLibrary(null, ffi.RTLD_NOW);
+const ownProcess: Library = new ffi.DynamicLibrary(null, ffi.RTLD_NOW);
+
+/** Loads a library by its soname, as `libjitterentropy.so.3`, or by its path; undefined when there is none. */
+export function openLibrary(name: string): Library | undefined {
+  try {
+    return new ffi.DynamicLibrary(name, ffi.RTLD_NOW);
+  } catch {
+    return undefined;
+  }
+}
+
+/** True when a library, or by default this process, exports `symbol`. */
+export function hasSymbol(symbol: string, library: Library = ownProcess): boolean {
+  try {
+    library.get(symbol);
+    return true;
+  } catch {
+    return false;
+  }
+}
 
 /**
  * Memory of a fixed address for native code: an ArrayBuffer of its own, which V8 never moves.
@@ -52,7 +74,7 @@ export class NativeMemory {
   }
 }
 
-/** A libc function whose call storage was made once. Not re-entrant: store the arguments, then call. */
+/** A native function whose call storage was made once. Not re-entrant: store the arguments, then call. */
 export class PreparedCall {
   private readonly cif: Buffer;
   private readonly fn: Buffer;
@@ -64,12 +86,12 @@ export class PreparedCall {
   private readonly kept: NativeMemory[] = [];
 
   /**
-   * Binds `symbol`.
+   * Binds `symbol` of `library`, by default of this process.
    *
-   * Throws an Error when the running process does not have the symbol.
+   * Throws an Error when there is no such symbol.
    */
-  constructor(symbol: string, result: CType, args: readonly CType[]) {
-    this.fn = ownProcess.get(symbol);
+  constructor(symbol: string, result: CType, args: readonly CType[], library: Library = ownProcess) {
+    this.fn = library.get(symbol);
     this.cif = ffi.CIF(
       C_TYPES[result],
       args.map((type) => C_TYPES[type]),

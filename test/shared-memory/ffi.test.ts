@@ -2,7 +2,7 @@
 import { spawnSync } from 'node:child_process';
 import { constants } from 'node:os';
 import t from 'tap';
-import { NativeMemory, PreparedCall, viewOf } from '../../shared-memory/ffi.js';
+import { hasSymbol, NativeMemory, openLibrary, PreparedCall, viewOf } from '../../shared-memory/ffi.js';
 import * as libc from '../../shared-memory/libc.js';
 
 t.test('arguments of all widths arrive, results of all kinds come back', (t) => {
@@ -25,6 +25,21 @@ t.test('arguments of all widths arrive, results of all kinds come back', (t) => 
   const flags = libc.MAP_PRIVATE | libc.MAP_ANONYMOUS;
   t.equal(libc.mmap({ length: 0, protection: 0, flags, fd: -1, offset: 0 }), -constants.errno.EINVAL);
   t.throws(() => new PreparedCall('no_such_function', 'int', []));
+  t.end();
+});
+
+t.test('a call into a library that is loaded by its name', (t) => {
+  const library = openLibrary('libc.so.6');
+  if (library === undefined) throw new Error('libc.so.6 is what glibc is called');
+  t.ok(hasSymbol('labs', library));
+  t.notOk(hasSymbol('no_such_function', library));
+  const labs = new PreparedCall('labs', 'long', ['long'], library);
+  labs.setWide(0, 77);
+  t.equal(labs.call(), 77);
+  t.throws(() => new PreparedCall('no_such_function', 'int', [], library));
+  t.equal(openLibrary('libno-such-library.so.1'), undefined);
+  t.ok(hasSymbol('getrandom'));
+  t.notOk(hasSymbol('no_such_function'));
   t.end();
 });
 
