@@ -4,6 +4,7 @@ import { constants } from 'node:os';
 /** Error numbers that the code decides on. Source: errno(3), from the running platform's own table. */
 export const Errno = {
   EINTR: constants.errno.EINTR,
+  EIO: constants.errno.EIO,
   EAGAIN: constants.errno.EAGAIN,
   EFAULT: constants.errno.EFAULT,
   EPIPE: constants.errno.EPIPE,
