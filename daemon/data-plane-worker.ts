@@ -23,7 +23,7 @@ const log: Log = (level, code, message, fields = {}) => post({ kind: 'log', leve
 
 function openSource(source: SourceSetup): EntropySource {
   if (source.kind === 'fed') return new FedSource(source.spec.text, source);
-  return source.spec.kind === 'getrandom' ? new GetrandomSource() : new KernelRandomSource(source.spec.path);
+  return source.spec.kind === 'random' ? new KernelRandomSource(source.spec.path) : new GetrandomSource();
 }
 
 const failures = new LogThrottle(1);

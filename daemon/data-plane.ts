@@ -88,6 +88,7 @@ export class DataPlane {
   }
 
   private startReader(source: Extract<SourceSetup, { kind: 'fed' }>, log: Log): void {
+    if (!('path' in source.spec)) throw new Error(`no reader for ${source.spec.text} yet`);
     const workerData: ReaderSetup = {
       path: source.spec.path,
       place: { address: source.address, control: source.control },

@@ -76,8 +76,13 @@ function bigEndian(): Fault {
 
 /** Opens each source once, so that a missing device or permission is an error before anyone connects. */
 function checkSources(sources: readonly SourceSpec[]): Fault | undefined {
-  for (const { kind, text, path } of sources) {
-    if (path === '') continue;
+  for (const spec of sources) {
+    const { kind, text } = spec;
+    if (kind === 'getrandom') continue;
+    if (!('path' in spec)) {
+      return new Fault('daemon', 'source_spec', `expected another --source, got ${text}: not wired yet`);
+    }
+    const { path } = spec;
     try {
       const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
       const isFile = fstatSync(fd).isFile();

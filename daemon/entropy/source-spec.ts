@@ -1,39 +1,71 @@
 // `--source=SPEC` as the operator writes it. Source of the forms: README, "Sources".
 import { Fault } from '../../protocol/fault.js';
+import { type EgdAddress, egdAddressText, parseEgdAddress } from './egd-address.js';
 
-/** A parsed SPEC; `text` is its full form, with the default path filled in. */
-export interface SourceSpec {
-  readonly kind: 'random' | 'hwrng' | 'getrandom' | 'file';
+/** A parsed SPEC. */
+export type SourceSpec = SourceKind & {
+  /** The full form, with the default path filled in and without what follows a comma: one source has one text. */
   readonly text: string;
-  /** Empty for getrandom. */
-  readonly path: string;
-}
+  /** Entropy that the operator credits each byte with, in bits: more than 0, at most 8. */
+  readonly minEntropy: number;
+};
 
-const DEFAULT_PATHS: Readonly<Record<string, string>> = { random: '/dev/random', hwrng: '/dev/hwrng' };
-/** Fixed names of sources that this version does not have yet. */
-const LATER: readonly string[] = ['rdrand', 'rdseed', 'egd', 'jitter'];
-const FORMS = 'random[:PATH], hwrng[:PATH] or getrandom';
+type SourceKind =
+  | { readonly kind: 'random' | 'hwrng' | 'file'; readonly path: string }
+  | { readonly kind: 'getrandom' | 'rdrand' | 'rdseed' | 'jitter' }
+  | { readonly kind: 'egd'; readonly address: EgdAddress };
+
+const FORMS =
+  'random[:PATH], hwrng[:PATH], getrandom, rdrand, rdseed, jitter, egd:unix:PATH or egd:tcp:HOST:PORT';
+const MIN_ENTROPY = ',min-entropy=';
+const MAX_MIN_ENTROPY = 8;
+const DECIMAL = /^\d+(\.\d+)?$/;
 
 /** Parses SPEC; a fault of scope `daemon` names what is allowed. `file:PATH` only with `allowTestSources`. */
-export function parseSourceSpec(text: string, allowTestSources: boolean): SourceSpec | Fault {
+export function parseSourceSpec(spec: string, allowTestSources: boolean): SourceSpec | Fault {
+  // The last one: a path may contain commas.
+  const comma = spec.lastIndexOf(MIN_ENTROPY);
+  const minEntropy = comma < 0 ? MAX_MIN_ENTROPY : parseMinEntropy(spec.slice(comma + MIN_ENTROPY.length));
+  if (minEntropy === undefined)
+    return refuse(`min-entropy from more than 0 to ${MAX_MIN_ENTROPY} bits for each byte`, spec);
+  const text = comma < 0 ? spec : spec.slice(0, comma);
   const colon = text.indexOf(':');
   const kind = colon < 0 ? text : text.slice(0, colon);
-  const path = colon < 0 ? (DEFAULT_PATHS[kind] ?? '') : text.slice(colon + 1);
-  if (LATER.includes(kind))
-    return refuse(`expected ${FORMS}, got ${text}: this version has no source of that kind yet`);
-  if (kind === 'getrandom' && colon < 0) return { kind, text, path: '' };
-  if (kind === 'random' || kind === 'hwrng' || kind === 'file') {
-    if (kind === 'file' && !allowTestSources) {
-      return refuse(
-        `expected ${FORMS}, got ${text}: a file is no entropy source; tests pass --allow-test-sources`,
-      );
+  const rest = colon < 0 ? undefined : text.slice(colon + 1);
+  switch (kind) {
+    case 'random':
+    case 'hwrng':
+      return withPath(kind, rest ?? `/dev/${kind}`, minEntropy);
+    case 'file':
+      return allowTestSources
+        ? withPath(kind, rest ?? '', minEntropy)
+        : refuse(FORMS, `${spec}: a file is no entropy source; tests pass --allow-test-sources`);
+    case 'getrandom':
+    case 'rdrand':
+    case 'rdseed':
+    case 'jitter':
+      return rest === undefined ? { kind, text, minEntropy } : refuse(`${kind} alone`, spec);
+    case 'egd': {
+      const address = parseEgdAddress(rest ?? '');
+      if (typeof address === 'string') return refuse(address, spec);
+      return { kind, address, text: `egd:${egdAddressText(address)}`, minEntropy };
     }
-    if (!path.startsWith('/')) return refuse(`expected an absolute path behind ${kind}:, got ${text}`);
-    return { kind, text: `${kind}:${path}`, path };
+    default:
+      return refuse(FORMS, spec);
   }
-  return refuse(`expected ${FORMS}, got ${text}`);
 }
 
-function refuse(message: string): Fault {
-  return new Fault('daemon', 'source_spec', message);
+function withPath(kind: 'random' | 'hwrng' | 'file', path: string, minEntropy: number): SourceSpec | Fault {
+  if (!path.startsWith('/') || path.includes('\0'))
+    return refuse(`an absolute path behind ${kind}:`, `${kind}:${path}`);
+  return { kind, path, text: `${kind}:${path}`, minEntropy };
+}
+
+function parseMinEntropy(text: string): number | undefined {
+  const value = DECIMAL.test(text) ? Number(text) : NaN;
+  return value > 0 && value <= MAX_MIN_ENTROPY ? value : undefined;
+}
+
+function refuse(expected: string, got: string): Fault {
+  return new Fault('daemon', 'source_spec', `expected ${expected}, got ${got}`);
 }

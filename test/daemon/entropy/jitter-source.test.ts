@@ -1,7 +1,7 @@
 // The source `jitter` with a library that fails: a fake, since the real one does so only on a broken CPU.
 import { constants } from 'node:os';
 import t from 'tap';
-import type { JitterSource} from '../../../daemon/entropy/jitter-source.js';
+import type { JitterSource } from '../../../daemon/entropy/jitter-source.js';
 import { openJitterSource } from '../../../daemon/entropy/jitter-source.js';
 import { Fault } from '../../../protocol/fault.js';
 import { NativeMemory } from '../../../shared-memory/ffi.js';
