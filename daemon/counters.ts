@@ -12,8 +12,9 @@ export interface DeviceCounters {
   ringFaults: number;
   /** Connections that were closed because of what the VMM sent. */
   connectionFaults: number;
-  /** Passes that ended with a request held for the rate limit, and for want of entropy. */
+  /** Passes that ended with a request held for the rate limit, for the host's budget, and for want of entropy. */
   heldForLimit: number;
+  heldForBudget: number;
   heldForEntropy: number;
 }
 
@@ -25,6 +26,7 @@ export function newCounters(): DeviceCounters {
     ringFaults: 0,
     connectionFaults: 0,
     heldForLimit: 0,
+    heldForBudget: 0,
     heldForEntropy: 0,
   };
 }

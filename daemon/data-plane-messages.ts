@@ -1,4 +1,5 @@
 // What the two threads say to each other. The data plane posts; it takes messages only when its wake-up eventfd says so.
+import type { Limit } from './limiter.js';
 import type { DeviceOptions, LogLevel } from './rng-device.js';
 import type { SourceSpec } from './entropy/source-spec.js';
 
@@ -19,6 +20,8 @@ export interface DataPlaneSetup {
   /** See signal-watch.ts. */
   readonly signalMark: SharedArrayBuffer;
   readonly busyPollUs: number;
+  /** What all devices together may deliver; undefined: no limit. */
+  readonly total: Limit | undefined;
   readonly sources: readonly SourceSetup[];
   readonly devices: readonly DeviceOptions[];
 }

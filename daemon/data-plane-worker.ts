@@ -12,6 +12,7 @@ import { EventLoop, watchWakeUp } from './event-loop.js';
 import { MarkedSignal } from './signal-watch.js';
 import { LogThrottle } from './log-throttle.js';
 import { RngDevice, type Log } from './rng-device.js';
+import { SharedBudget } from './shared-budget.js';
 
 const setup = workerData as DataPlaneSetup;
 
@@ -52,6 +53,7 @@ const loop = new EventLoop(
   () => pool.topUp(),
 );
 const starvation = new Starvation(loop.timers);
+const budget = new SharedBudget(setup.total, loop.clock, loop.timers);
 
 let stopping = false;
 let connections = 0;
@@ -61,6 +63,7 @@ const devices = setup.devices.map(
       loop,
       pool,
       starvation,
+      budget,
       log,
       connected: (count) => {
         connections += count;

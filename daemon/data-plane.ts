@@ -8,6 +8,7 @@ import type { ReaderMessage, ReaderSetup } from './entropy/reader-thread.js';
 import { isKernelRandom } from './entropy/source.js';
 import type { SourceSpec } from './entropy/source-spec.js';
 import { createSignalMark, SignalWatch } from './signal-watch.js';
+import type { Limit } from './limiter.js';
 import type { DeviceOptions, Log } from './rng-device.js';
 
 /** What the data plane tells the process. */
@@ -37,6 +38,7 @@ export class DataPlane {
       readonly devices: readonly DeviceOptions[];
       readonly sources: readonly SourceSpec[];
       readonly busyPollUs: number;
+      readonly total: Limit | undefined;
     },
     events: DataPlaneEvents,
   ) {
@@ -48,13 +50,14 @@ export class DataPlane {
     for (const source of this.sources) {
       if (source.kind === 'fed') this.startReader(source, events.log);
     }
-    const { devices, busyPollUs } = setup;
+    const { devices, busyPollUs, total } = setup;
     const signalMark = createSignalMark();
     const watch = new SignalWatch(signalMark);
     const workerData: DataPlaneSetup = {
       wakeFd: this.wakeFd,
       signalMark,
       busyPollUs,
+      total,
       sources: this.sources,
       devices,
     };

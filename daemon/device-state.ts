@@ -352,6 +352,11 @@ export class DeviceState {
   }
 
   /** Lets everything go: ring, fds, mappings. */
+  /** Looks at the ring again: what its request was held for may have changed. */
+  lookAgain(): void {
+    this.vring.lookAgain();
+  }
+
   close(): void {
     this.vring.reset();
     this.memory?.unmap(this.disposal);

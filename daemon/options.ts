@@ -5,6 +5,7 @@ import { Fault } from '../protocol/fault.js';
 import { MEMORY_POLICIES, type MemoryPolicy } from '../shared-memory/memory-region.js';
 import { parseSourceSpec, type SourceSpec } from './entropy/source-spec.js';
 import { LOG_FORMATS, LOG_LEVELS, type LogFormat } from './log.js';
+import type { Limit } from './limiter.js';
 import type { LogLevel } from './rng-device.js';
 
 /** QEMU's default for `period`, which its users know. Source: QEMU, virtio-rng properties. */
@@ -18,7 +19,9 @@ export interface Options {
   readonly socketPaths: readonly string[];
   readonly fd: number | undefined;
   readonly sources: readonly SourceSpec[];
-  readonly limit: { readonly maxBytes: number; readonly periodMs: number } | undefined;
+  /** For each device, and for all of them together. */
+  readonly limit: Limit | undefined;
+  readonly total: Limit | undefined;
   readonly busyPollUs: number;
   readonly memory: { readonly memoryPolicy: MemoryPolicy; readonly memSlots: number };
   readonly socketMode: number;
@@ -35,6 +38,9 @@ interface RawOptions {
   allowTestSources: boolean;
   maxBytes?: number;
   period?: number;
+  burstBytes?: number;
+  totalMaxBytes?: number;
+  totalPeriod?: number;
   busyPollUs: number;
   memory: MemoryPolicy;
   memSlots: number;
@@ -85,6 +91,17 @@ export function defineCommand(version: string): Command {
     )
     .option('--max-bytes <n>', 'give each device at most so many bytes in any period', integer(1, most))
     .option('--period <ms>', `length of the period (default: ${DEFAULT_PERIOD_MS})`, integer(1, 2 ** 31 - 1))
+    .option('--burst-bytes <n>', 'give each device so many bytes more, once in its life', integer(0, most))
+    .option(
+      '--total-max-bytes <n>',
+      'give all devices together at most so many bytes in any period, shared fairly',
+      integer(1, most),
+    )
+    .option(
+      '--total-period <ms>',
+      `length of that period (default: ${DEFAULT_PERIOD_MS})`,
+      integer(1, 2 ** 31 - 1),
+    )
     .option(
       '--busy-poll-us <n>',
       'watch a ring for so long after a request; auto is 0 in this version',
@@ -147,22 +164,22 @@ export function parseOptions(args: readonly string[], version: string): Options 
 }
 
 function check(raw: RawOptions): Options | Fault {
-  const { socketPath, fd, maxBytes, period } = raw;
+  const { socketPath, fd } = raw;
   if (fd !== undefined && socketPath.length > 0) return usage('expected --socket-path or --fd, got both');
   if (fd !== undefined && fd < 3)
     return usage(`expected an inherited socket as --fd, got ${fd}, a standard stream`);
-  if (maxBytes === undefined && period !== undefined)
-    return usage('expected --max-bytes with --period, got --period alone');
   if (socketPath.includes('')) return usage('expected a path with --socket-path, got nothing');
   const twice = socketPath.find((path, i) => socketPath.indexOf(path) !== i);
   if (twice !== undefined) return usage(`expected each --socket-path once, got ${twice} twice`);
   const sources = parseSources(raw);
   if (sources instanceof Fault) return sources;
+  const limits = checkLimits(raw);
+  if (limits instanceof Fault) return limits;
   return {
     socketPaths: socketPath,
     fd,
     sources,
-    limit: maxBytes === undefined ? undefined : { maxBytes, periodMs: period ?? DEFAULT_PERIOD_MS },
+    ...limits,
     busyPollUs: raw.busyPollUs,
     memory: { memoryPolicy: raw.memory, memSlots: raw.memSlots },
     socketMode: raw.socketMode,
@@ -170,6 +187,24 @@ function check(raw: RawOptions): Options | Fault {
     logFormat: raw.logFormat,
     logLevel: raw.logLevel,
   };
+}
+
+function checkLimits(raw: RawOptions): Pick<Options, 'limit' | 'total'> | Fault {
+  const { maxBytes, period, burstBytes, totalMaxBytes, totalPeriod } = raw;
+  const needs = (option: string, needed: string): Fault =>
+    usage(`expected ${needed} with ${option}, got ${option} alone`);
+  if (maxBytes === undefined && period !== undefined) return needs('--period', '--max-bytes');
+  if (maxBytes === undefined && burstBytes !== undefined) return needs('--burst-bytes', '--max-bytes');
+  if (totalMaxBytes === undefined && totalPeriod !== undefined)
+    return needs('--total-period', '--total-max-bytes');
+  return {
+    limit: maxBytes === undefined ? undefined : limitOf(maxBytes, period, burstBytes),
+    total: totalMaxBytes === undefined ? undefined : limitOf(totalMaxBytes, totalPeriod),
+  };
+}
+
+function limitOf(maxBytes: number, periodMs = DEFAULT_PERIOD_MS, burstBytes = 0): Limit {
+  return { maxBytes, periodMs, burstBytes };
 }
 
 function parseSources(raw: RawOptions): SourceSpec[] | Fault {

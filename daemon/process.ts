@@ -181,14 +181,14 @@ async function serve(
   sockets: Sockets,
   { log, control }: { readonly log: Log; readonly control: Control },
 ): Promise<void> {
-  const { limit, memory, sources, busyPollUs } = options;
-  const devices: DeviceOptions[] = sockets.devices.map((device) => ({ ...device, limit, memory }));
+  const { limit, total, memory, sources, busyPollUs } = options;
+  const devices: DeviceOptions[] = sockets.devices.map((device) => ({ ...device, limit, weight: 1, memory }));
   let stopping: Promise<void> | undefined;
   control.stop = (status, reason) => {
     stopping ??= shutDown(plane, sockets, { log, status, reason });
   };
   const plane = new DataPlane(
-    { devices, sources, busyPollUs },
+    { devices, sources, busyPollUs, total },
     {
       log,
       failed: (reason) => {

@@ -1,4 +1,4 @@
-// Serving a running ring: virtqueue -> limiter -> entropy -> guest memory -> used ring -> signal.
+// Serving a running ring: virtqueue -> limiter and budget -> entropy -> guest memory -> used ring -> signal.
 //
 // This is the data path. Nothing here waits, logs or allocates for a request. A request that cannot be served now
 // is held: it stays in the ring, and a timer or the source brings the ring back here.
@@ -10,6 +10,7 @@ import type { EntropyPool } from './entropy/pool.js';
 import type { Starvation, Starved } from './entropy/starvation.js';
 import type { EventLoop, Workable } from './event-loop.js';
 import type { Limiter } from './limiter.js';
+import type { BudgetShare, BudgetWaiter } from './shared-budget.js';
 import type { Timer } from './timers.js';
 import type { Fd } from '../shared-memory/fd.js';
 
@@ -25,16 +26,24 @@ export interface ServiceContext {
   readonly loop: EventLoop;
   readonly pool: EntropyPool;
   readonly starvation: Starvation;
-  readonly limiter: Limiter | undefined;
+  readonly limiter: Limiter;
+  readonly share: BudgetShare;
   readonly counters: DeviceCounters;
 }
 
 /** Why a pass ended. */
-const Outcome = { Drained: 0, More: 1, HeldForLimit: 2, HeldForEntropy: 3, Faulted: 4 } as const;
+const Outcome = {
+  Drained: 0,
+  More: 1,
+  HeldForLimit: 2,
+  HeldForBudget: 3,
+  HeldForEntropy: 4,
+  Faulted: 5,
+} as const;
 type Outcome = (typeof Outcome)[keyof typeof Outcome];
 
 /** Serves one started and enabled ring until it is stopped. Borrows the call fd. */
-export class RingService implements Workable, Starved, Timer {
+export class RingService implements Workable, Starved, BudgetWaiter, Timer {
   dueMs = Infinity;
   /** Requests completed since the ring started. */
   served = 0;
@@ -55,6 +64,8 @@ export class RingService implements Workable, Starved, Timer {
   /** What was completed and not yet published. */
   private batchBytes = 0;
   private batchRequests = 0;
+  /** What the request that is held for the budget needs at least. */
+  private neededBytes = 0;
 
   constructor(
     queue: SplitVirtqueue,
@@ -74,6 +85,7 @@ export class RingService implements Workable, Starved, Timer {
 
   /** Brings the ring to the loop for a pass. */
   resume(): void {
+    if (this.held) this.context.loop.timers.disarm(this);
     this.held = false;
     if (this.queued) return;
     this.queued = true;
@@ -104,6 +116,7 @@ export class RingService implements Workable, Starved, Timer {
     this.context.loop.forget(this);
     this.context.loop.timers.disarm(this);
     this.context.starvation.forget(this);
+    this.context.share.forget(this);
     this.callFd = undefined;
     this.stopped = true;
   }
@@ -131,7 +144,7 @@ export class RingService implements Workable, Starved, Timer {
 
   /** Serves what is available, publishes it all at once and tells the driver once. */
   private serveBatch(): Outcome {
-    const { limiter, counters } = this.context;
+    const { limiter, share, counters } = this.context;
     this.batchBytes = 0;
     this.batchRequests = 0;
     const outcome = this.serveRequests();
@@ -141,7 +154,8 @@ export class RingService implements Workable, Starved, Timer {
       counters.requests += this.batchRequests;
       this.served += this.batchRequests;
       // Charged when it is visible to the guest and not before, so that no window of a period holds too much.
-      limiter?.charge(this.batchBytes);
+      limiter.charge(this.batchBytes);
+      share.charge(this.batchBytes);
     }
     if (!this.queue.hasVanished() && this.queue.needsSignal()) {
       // With others to serve, their guests are woken first and no look comes at once.
@@ -153,8 +167,9 @@ export class RingService implements Workable, Starved, Timer {
 
   /** Serves until the ring is empty, the pass's budget is spent or the request must be held. */
   private serveRequests(): Outcome {
-    const { limiter, counters } = this.context;
-    const quota = limiter === undefined ? Number.MAX_SAFE_INTEGER : limiter.available();
+    const { limiter, share, counters } = this.context;
+    const quota = limiter.available(BYTES_PER_PASS);
+    const budget = share.available(BYTES_PER_PASS);
     while (this.queue.hasWork()) {
       if (this.bytesLeft === 0 || this.chainsLeft === 0 || this.descriptorsLeft <= 0) return Outcome.More;
       if (this.batchBytes >= quota) return Outcome.HeldForLimit;
@@ -167,7 +182,13 @@ export class RingService implements Workable, Starved, Timer {
         this.queue.complete(0);
         continue;
       }
-      const written = this.deliver(Math.min(room, this.bytesLeft, quota - this.batchBytes));
+      const wanted = Math.min(room, this.bytesLeft, quota - this.batchBytes);
+      const granted = Math.min(wanted, budget - this.batchBytes);
+      if (granted < wanted && granted < share.leastOf(wanted)) {
+        this.neededBytes = share.leastOf(wanted);
+        return Outcome.HeldForBudget;
+      }
+      const written = this.deliver(granted);
       if (written < 0) return Outcome.Faulted;
       if (written === 0) return Outcome.HeldForEntropy;
       this.queue.complete(written);
@@ -214,12 +235,21 @@ export class RingService implements Workable, Starved, Timer {
 
   private endPass(outcome: Outcome): boolean {
     if (this.stopped) return false;
-    const { loop, limiter, counters, starvation } = this.context;
-    this.held = outcome === Outcome.HeldForLimit || outcome === Outcome.HeldForEntropy;
+    const { loop, limiter, share, counters, starvation } = this.context;
+    this.held =
+      outcome === Outcome.HeldForLimit ||
+      outcome === Outcome.HeldForBudget ||
+      outcome === Outcome.HeldForEntropy;
+    if (share.contends && outcome !== Outcome.HeldForBudget && outcome !== Outcome.More)
+      share.passed(this, outcome === Outcome.Drained);
     switch (outcome) {
       case Outcome.HeldForLimit:
         counters.heldForLimit++;
-        loop.timers.armAt(this, limiter?.nextReleaseMs() ?? 0);
+        loop.timers.armAt(this, limiter.releaseMs(1));
+        return false;
+      case Outcome.HeldForBudget:
+        counters.heldForBudget++;
+        share.wait(this, this.neededBytes);
         return false;
       case Outcome.HeldForEntropy:
         counters.heldForEntropy++;

@@ -13,8 +13,9 @@ import { DeviceState, type MemoryOptions } from './device-state.js';
 import type { EntropyPool } from './entropy/pool.js';
 import type { Starvation } from './entropy/starvation.js';
 import type { EventLoop, Watch, Watcher } from './event-loop.js';
-import { Limiter } from './limiter.js';
+import { type Limit, Limiter } from './limiter.js';
 import { LogThrottle } from './log-throttle.js';
+import type { BudgetShare, SharedBudget } from './shared-budget.js';
 import type { Timer } from './timers.js';
 
 /** Connections accepted in one round. Ours. */
@@ -33,8 +34,10 @@ export interface DeviceOptions {
   /** The listening socket, or a connected one (`--fd`), owned by the device from here on. */
   readonly fd: number;
   readonly connected: boolean;
-  /** Bytes in any period, and the period in ms; undefined: no limit. */
-  readonly limit: { readonly maxBytes: number; readonly periodMs: number } | undefined;
+  /** Undefined: no limit. */
+  readonly limit: Limit | undefined;
+  /** The device's part of the host's budget against the others', 1 to 1000. */
+  readonly weight: number;
   readonly memory: MemoryOptions;
 }
 
@@ -52,6 +55,8 @@ export interface DeviceContext {
   readonly loop: EventLoop;
   readonly pool: EntropyPool;
   readonly starvation: Starvation;
+  /** What all devices together may deliver. */
+  readonly budget: SharedBudget;
   readonly log: Log;
   /** A front-end has come or gone. Views that it leaves wait for the garbage collector in the thread's own loop. */
   readonly connected: (change: 1 | -1) => void;
@@ -66,7 +71,9 @@ export class RngDevice implements Watcher, Timer {
   private readonly options: DeviceOptions;
   private readonly context: DeviceContext;
   private readonly counters = newCounters();
-  private readonly limiter: Limiter | undefined;
+  /** Both outlive connections: nobody gets a new quota by coming back. */
+  private readonly limiter: Limiter;
+  private readonly share: BudgetShare;
   private readonly deviceThrottle = new LogThrottle(DEVICE_LOG_LINES);
   private connectionThrottle = new LogThrottle(CONNECTION_LOG_LINES);
   private watch: Watch | undefined;
@@ -78,8 +85,19 @@ export class RngDevice implements Watcher, Timer {
     this.name = options.name;
     this.options = options;
     this.context = context;
-    this.limiter =
-      options.limit && new Limiter(options.limit.maxBytes, options.limit.periodMs, context.loop.clock);
+    this.limiter = new Limiter(options.limit, context.loop.clock);
+    this.share = context.budget.newShare(options.weight);
+  }
+
+  /** Sets another limit, or none, from now on; a request that is held for the old one is looked at again. */
+  setLimit(limit: Limit | undefined): void {
+    this.limiter.change(limit);
+    this.connection?.state.lookAgain();
+  }
+
+  /** Sets the device's part of the host's budget against the others', 1 to 1000, from the next round on. */
+  setWeight(weight: number): void {
+    this.share.weight = weight;
   }
 
   /** Starts to accept, or to serve the inherited connection. */
@@ -150,7 +168,8 @@ export class RngDevice implements Watcher, Timer {
     this.peerPid = pid;
     const before = { ...this.counters };
     this.connectionThrottle = new LogThrottle(CONNECTION_LOG_LINES);
-    const service = { loop, pool, starvation, limiter: this.limiter, counters: this.counters };
+    const { limiter, share, counters } = this;
+    const service = { loop, pool, starvation, limiter, share, counters };
     const state = new DeviceState(service, this.options.memory, {
       fault: (fault) => {
         if (fault.scope === 'connection') {
@@ -247,6 +266,7 @@ export class RngDevice implements Watcher, Timer {
   close(): void {
     this.connection?.close();
     this.connection = undefined;
+    this.context.budget.remove(this.share);
     this.context.loop.timers.disarm(this);
     if (this.watch === undefined) return;
     this.context.loop.unwatch(this.watch);

@@ -182,6 +182,11 @@ export class Vring implements Watcher, Timer {
     this.service?.resume();
   }
 
+  /** Brings a running ring to the loop for a pass: what it was held for may have changed. */
+  lookAgain(): void {
+    this.service?.resume();
+  }
+
   /** Goes on in another memory table, or stops with a fault when that no longer covers the ring. */
   moveTo(memory: GuestMemory, features: RingFeatures): void {
     if (this.service === undefined) return;

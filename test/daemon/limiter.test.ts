@@ -2,13 +2,9 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import t from 'tap';
-import { Limiter } from '../../daemon/limiter.js';
+import { type Limit, Limiter } from '../../daemon/limiter.js';
+import { type Delivery, fullestWindow, Ledger } from '../support/deliveries.js';
 import { TestClock } from '../support/test-clock.js';
-
-interface Delivery {
-  readonly atMs: number;
-  readonly bytes: number;
-}
 
 const limits = fc.record({
   maxBytes: fc.oneof(
@@ -21,6 +17,8 @@ const limits = fc.record({
 
 /** A wait, as a part of the period, and how much is wanted then, as a part of the quota. */
 const step = fc.record({
+  /** The most that is asked about, as a part of the quota. */
+  most: fc.oneof(fc.constant(1), fc.double({ min: 0, max: 1, noNaN: true })),
   wait: fc.oneof(
     fc.double({ min: 0, max: 0.01, noNaN: true }),
     fc.double({ min: 0, max: 1.5, noNaN: true }),
@@ -37,22 +35,26 @@ const START_MS = 5000.125;
 class Bench {
   readonly clock = new TestClock(START_MS);
   readonly limiter: Limiter;
+  readonly maxBytes: number;
+  readonly periodMs: number;
 
   constructor(maxBytes: number, periodMs: number) {
-    this.limiter = new Limiter(maxBytes, periodMs, this.clock);
+    this.maxBytes = maxBytes;
+    this.periodMs = periodMs;
+    this.limiter = new Limiter({ maxBytes, periodMs, burstBytes: 0 }, this.clock);
   }
 
   /** Takes what the steps ask for, as far as the limiter allows. */
-  play(steps: readonly { wait: number; want: number; late: number }[]): Delivery[] {
-    const { clock, limiter } = this;
+  play(steps: readonly { wait: number; want: number; late: number; most: number }[]): Delivery[] {
+    const { clock, limiter, maxBytes, periodMs } = this;
     const deliveries: Delivery[] = [];
-    for (const { wait, want, late } of steps) {
-      clock.advance(wait * limiter.periodMs);
-      const available = limiter.available();
-      assert.ok(available >= 0 && available <= limiter.maxBytes, `${available} available`);
-      const bytes = Math.min(available, Math.ceil(want * limiter.maxBytes));
+    for (const { wait, want, late, most } of steps) {
+      clock.advance(wait * periodMs);
+      const available = limiter.available(Math.ceil(most * maxBytes));
+      assert.ok(available >= 0 && available <= maxBytes, `${available} available`);
+      const bytes = Math.min(available, Math.ceil(want * maxBytes));
       if (bytes === 0) continue;
-      clock.advance(late * limiter.periodMs);
+      clock.advance(late * periodMs);
       limiter.charge(bytes);
       deliveries.push({ atMs: clock.now, bytes });
     }
@@ -70,21 +72,8 @@ t.test('whatever the pattern, no window of one period holds more than the quota'
   fc.assert(
     fc.property(limits, fc.array(step, { maxLength: 400 }), ({ maxBytes, periodMs }, steps) => {
       const deliveries = new Bench(maxBytes, periodMs).play(steps);
-      // The fullest windows begin with a delivery; a window is open at its end.
-      let end = 0;
-      let sum = 0;
-      for (const first of deliveries) {
-        for (
-          let next = deliveries[end];
-          next !== undefined && next.atMs < first.atMs + periodMs;
-          next = deliveries[end]
-        ) {
-          sum += next.bytes;
-          end++;
-        }
-        assert.ok(sum <= maxBytes, `${sum} bytes in the period from ${first.atMs} on`);
-        sum -= first.bytes;
-      }
+      const { bytes, fromMs } = fullestWindow(deliveries, periodMs);
+      assert.ok(bytes <= maxBytes, `${bytes} bytes in the period from ${fromMs} on`);
     }),
     { numRuns: 2000 },
   );
@@ -98,7 +87,7 @@ t.test('after a quiet period the whole quota is back, to the byte', (t) => {
       const last = bench.play(steps).at(-1)?.atMs ?? 0;
       bench.clock.set(Math.max(bench.clock.now, last + periodMs + 1e-3));
       assert.equal(bench.limiter.available(), maxBytes);
-      assert.equal(bench.limiter.nextReleaseMs(), Infinity);
+      assert.equal(bench.limiter.releaseMs(maxBytes), 0);
     }),
     { numRuns: 1000 },
   );
@@ -107,12 +96,12 @@ t.test('after a quiet period the whole quota is back, to the byte', (t) => {
 
 t.test('what was charged in one moment is back after exactly one period', (t) => {
   const clock = new TestClock(0);
-  const limiter = new Limiter(100, 1000, clock);
+  const limiter = new Limiter({ maxBytes: 100, periodMs: 1000, burstBytes: 0 }, clock);
   t.equal(limiter.available(), 100);
   limiter.charge(100);
   clock.set(999.999);
   t.equal(limiter.available(), 0);
-  t.equal(limiter.nextReleaseMs(), 1000);
+  t.equal(limiter.releaseMs(1), 1000);
   clock.set(1000);
   t.equal(limiter.available(), 100);
   t.end();
@@ -125,8 +114,8 @@ t.test('the next release is never early and never more than a part of a period l
       const last = deliveries.at(-1);
       if (last === undefined) return;
       const before = limiter.available();
-      const release = limiter.nextReleaseMs();
-      if (release === Infinity) return;
+      if (before === maxBytes) return;
+      const release = limiter.releaseMs(before + 1);
       // Around the edge of the period rounding decides what is the oldest.
       const edge = clock.now - periodMs;
       const slackMs = 1e-6 * periodMs;
@@ -162,7 +151,7 @@ t.test('a greedy guest gets at least 98 % of its rate, however it has begun', (t
             limiter.charge(bytes);
             total += bytes;
           } else {
-            clock.set(Math.max(clock.now, limiter.nextReleaseMs()) + 1e-9 * periodMs);
+            clock.set(Math.max(clock.now, limiter.releaseMs(1)) + 1e-9 * periodMs);
           }
         }
         // What was spent before the start may hold back most of a period.
@@ -171,5 +160,181 @@ t.test('a greedy guest gets at least 98 % of its rate, however it has begun', (t
     ),
     { numRuns: 150 },
   );
+  t.end();
+});
+
+t.test('a burst is given once, when the quota is empty, and never comes back', (t) => {
+  const clock = new TestClock(0);
+  const limiter = new Limiter({ maxBytes: 100, periodMs: 1000, burstBytes: 30 }, clock);
+  t.equal(limiter.available(), 130);
+  limiter.charge(90);
+  t.equal(limiter.available(), 40, 'the quota goes first');
+  clock.set(1000);
+  t.equal(limiter.available(), 130);
+  limiter.charge(110);
+  t.equal(limiter.available(), 20);
+  limiter.charge(20);
+  t.equal(limiter.releaseMs(1), 2000);
+  clock.set(2000);
+  t.equal(limiter.available(), 100, 'what was taken of the burst is gone');
+  clock.set(1e9);
+  t.equal(limiter.available(), 100);
+  limiter.change({ maxBytes: 100, periodMs: 1000, burstBytes: 30 });
+  t.equal(limiter.available(), 100, 'setting the same burst again renews nothing');
+  limiter.change(undefined);
+  limiter.change({ maxBytes: 100, periodMs: 1000, burstBytes: 30 });
+  t.equal(limiter.available(), 100, 'nor does having no limit for a while');
+  limiter.change({ maxBytes: 100, periodMs: 1000, burstBytes: 37 });
+  t.equal(limiter.available(), 107, 'a larger one gives the difference');
+  t.end();
+});
+
+t.test('any number of whole periods holds their quotas and at most one burst', (t) => {
+  fc.assert(
+    fc.property(
+      limits.filter(({ maxBytes }) => maxBytes < 2 ** 50),
+      fc.double({ min: 0, max: 3, noNaN: true }),
+      fc.array(step, { maxLength: 300 }),
+      ({ maxBytes, periodMs }, burst, steps) => {
+        const burstBytes = Math.round(burst * maxBytes);
+        const clock = new TestClock(START_MS);
+        const limiter = new Limiter({ maxBytes, periodMs, burstBytes }, clock);
+        const deliveries: Delivery[] = [];
+        for (const { wait, want } of steps) {
+          clock.advance(wait * periodMs);
+          const bytes = Math.min(limiter.available(), Math.ceil(want * 2 * maxBytes));
+          if (bytes === 0) continue;
+          limiter.charge(bytes);
+          deliveries.push({ atMs: clock.now, bytes });
+        }
+        for (const periods of [1, 2, 5, 50]) {
+          const { bytes } = fullestWindow(deliveries, periods * periodMs);
+          assert.ok(bytes <= periods * maxBytes + burstBytes, `${bytes} in ${periods} periods`);
+        }
+      },
+    ),
+    { numRuns: 1000 },
+  );
+  t.end();
+});
+
+const anyLimit: fc.Arbitrary<Limit | undefined> = fc.option(
+  fc.record({
+    maxBytes: fc.oneof(fc.integer({ min: 1, max: 300 }), fc.integer({ min: 1, max: 1_000_000 })),
+    periodMs: fc.integer({ min: 1, max: 2000 }),
+    burstBytes: fc.constant(0),
+  }),
+  { nil: undefined, freq: 5 },
+);
+
+/** Deliver as far as the limiter allows (at most `most`), after a wait; or set another limit. */
+const deed = fc.oneof(
+  { weight: 20, arbitrary: fc.record({ waitMs: fc.nat(200), most: fc.nat(100_000) }) },
+  { weight: 1, arbitrary: fc.record({ limit: anyLimit }) },
+);
+
+t.test(
+  'whatever the limit is changed to, nothing is delivered that makes a window exceed the new quota',
+  (t) => {
+    fc.assert(
+      fc.property(anyLimit, fc.array(deed, { maxLength: 300 }), (first, deeds) => {
+        const clock = new TestClock(START_MS);
+        const limiter = new Limiter(first, clock);
+        const ledger = new Ledger();
+        let limit = first;
+        for (const one of deeds) {
+          if ('limit' in one) {
+            limit = one.limit;
+            limiter.change(limit);
+            continue;
+          }
+          clock.advance(one.waitMs);
+          const bytes = Math.min(limiter.available(), one.most);
+          if (bytes === 0) continue;
+          limiter.charge(bytes);
+          ledger.add(clock.now, bytes);
+          if (limit === undefined) continue;
+          const { periodMs, maxBytes } = limit;
+          const sum = ledger.since(clock.now - periodMs);
+          assert.ok(sum <= maxBytes, `${sum} bytes in the last ${periodMs} ms under ${maxBytes}`);
+        }
+      }),
+      { numRuns: 2000 },
+    );
+    t.end();
+  },
+);
+
+t.test('one period after a change the new quota is free, to the byte, whatever was before', (t) => {
+  fc.assert(
+    fc.property(anyLimit, fc.array(deed, { maxLength: 100 }), (first, deeds) => {
+      const clock = new TestClock(START_MS);
+      const limiter = new Limiter(first, clock);
+      for (const one of deeds) {
+        if ('limit' in one) {
+          limiter.change(one.limit);
+          continue;
+        }
+        clock.advance(one.waitMs);
+        limiter.charge(Math.min(limiter.available(), one.most));
+      }
+      limiter.change({ maxBytes: 1234, periodMs: 777, burstBytes: 0 });
+      clock.advance(777.001);
+      assert.equal(limiter.available(), 1234);
+    }),
+    { numRuns: 500 },
+  );
+  t.end();
+});
+
+t.test('what a change does at once', (t) => {
+  const clock = new TestClock(0);
+  const limiter = new Limiter({ maxBytes: 1000, periodMs: 1000, burstBytes: 0 }, clock);
+  limiter.charge(600);
+  clock.set(500);
+  limiter.charge(400);
+  limiter.change({ maxBytes: 1500, periodMs: 1000, burstBytes: 0 });
+  t.equal(limiter.available(), 500, 'raised: the difference is there');
+  limiter.change({ maxBytes: 300, periodMs: 1000, burstBytes: 0 });
+  t.equal(limiter.available(), 0, 'lowered: what was delivered counts');
+  t.equal(limiter.releaseMs(1), 1500, 'until enough of it has come back');
+  limiter.change({ maxBytes: 1000, periodMs: 400, burstBytes: 0 });
+  t.equal(limiter.available(), 600, 'a shorter period: what is older no longer counts');
+  limiter.change(undefined);
+  t.equal(limiter.available(), Number.MAX_SAFE_INTEGER, 'no limit');
+  limiter.charge(1e6);
+  limiter.change({ maxBytes: 1000, periodMs: 1000, burstBytes: 0 });
+  t.equal(limiter.available(), 0, 'a limit again: what was delivered without one counts');
+  clock.set(1500);
+  t.equal(limiter.available(), 1000, 'for one period');
+  t.end();
+});
+
+/** 1000 bytes a second for a minute; then 20 000 in ten seconds: nine seconds of the old rate are no longer known apart. */
+t.test('a longer period counts what the old limit can have let pass, not more', (t) => {
+  const clock = new TestClock(0);
+  const limiter = new Limiter({ maxBytes: 1000, periodMs: 1000, burstBytes: 0 }, clock);
+  for (let ms = 0; ms < 60_000; ms += 10) {
+    clock.set(ms);
+    limiter.charge(Math.min(10, limiter.available()));
+  }
+  limiter.change({ maxBytes: 20_000, periodMs: 10_000, burstBytes: 0 });
+  const free = limiter.available();
+  t.ok(free <= 10_000, `${free} free`);
+  t.ok(free >= 9000, `${free} free`);
+  t.end();
+});
+
+t.test('many changes in a row lose nothing but what is older than the eras that are told apart', (t) => {
+  const clock = new TestClock(0);
+  const limiter = new Limiter(undefined, clock);
+  limiter.charge(5000);
+  for (let i = 0; i < 100; i++) {
+    clock.advance(1);
+    limiter.change({ maxBytes: 10_000 + i, periodMs: 1000 + i, burstBytes: 0 });
+  }
+  t.equal(limiter.available(), 10_099 - 5000, 'what was delivered before all of them counts once');
+  clock.advance(1100);
+  t.equal(limiter.available(), 10_099);
   t.end();
 });

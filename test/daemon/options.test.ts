@@ -1,13 +1,15 @@
 // The command line: each option, what it gives, and what is refused with which words.
 import t from 'tap';
 import { deviceNames, type Options, parseOptions } from '../../daemon/options.js';
+import { parseSourceSpec } from '../../daemon/entropy/source-spec.js';
 import { Fault } from '../../protocol/fault.js';
 
 const DEFAULTS: Options = {
   socketPaths: [],
   fd: undefined,
-  sources: [{ kind: 'random', text: 'random:/dev/random', path: '/dev/random', minEntropy: 8 }],
+  sources: [{ kind: 'random', text: 'random:/dev/random', path: '/dev/random' }],
   limit: undefined,
+  total: undefined,
   busyPollUs: 0,
   memory: { memoryPolicy: 'guard', memSlots: 0 },
   socketMode: 0o660,
@@ -23,23 +25,36 @@ const ACCEPTED: readonly (readonly [string, Partial<Options>])[] = [
   ['--socket-path /run/a.sock --socket-path=/run/b.sock', { socketPaths: ['/run/a.sock', '/run/b.sock'] }],
   ['--fd=3', { fd: 3 }],
   ['--fd 2147483647', { fd: 2147483647 }],
-  ['--source=getrandom', { sources: [{ kind: 'getrandom', text: 'getrandom', minEntropy: 8 }] }],
+  ['--source=getrandom', { sources: [{ kind: 'getrandom', text: 'getrandom', path: '' }] }],
   [
     '--source=hwrng --source=random:/dev/urandom',
     {
       sources: [
-        { kind: 'hwrng', text: 'hwrng:/dev/hwrng', path: '/dev/hwrng', minEntropy: 8 },
-        { kind: 'random', text: 'random:/dev/urandom', path: '/dev/urandom', minEntropy: 8 },
+        { kind: 'hwrng', text: 'hwrng:/dev/hwrng', path: '/dev/hwrng' },
+        { kind: 'random', text: 'random:/dev/urandom', path: '/dev/urandom' },
       ],
     },
   ],
+  ['--allow-test-sources --source=file:/x', { sources: [{ kind: 'file', text: 'file:/x', path: '/x' }] }],
+  ['--max-bytes=1', { limit: { maxBytes: 1, periodMs: 65536, burstBytes: 0 } }],
   [
-    '--allow-test-sources --source=file:/x',
-    { sources: [{ kind: 'file', text: 'file:/x', path: '/x', minEntropy: 8 }] },
+    '--max-bytes=9007199254740991 --period=1',
+    { limit: { maxBytes: 2 ** 53 - 1, periodMs: 1, burstBytes: 0 } },
   ],
-  ['--max-bytes=1', { limit: { maxBytes: 1, periodMs: 65536 } }],
-  ['--max-bytes=9007199254740991 --period=1', { limit: { maxBytes: 2 ** 53 - 1, periodMs: 1 } }],
-  ['--period=2147483647 --max-bytes=64', { limit: { maxBytes: 64, periodMs: 2147483647 } }],
+  ['--period=2147483647 --max-bytes=64', { limit: { maxBytes: 64, periodMs: 2147483647, burstBytes: 0 } }],
+  ['--max-bytes=64 --burst-bytes=0', { limit: { maxBytes: 64, periodMs: 65536, burstBytes: 0 } }],
+  [
+    '--burst-bytes=4096 --max-bytes=64 --period=1000',
+    { limit: { maxBytes: 64, periodMs: 1000, burstBytes: 4096 } },
+  ],
+  ['--total-max-bytes=1', { total: { maxBytes: 1, periodMs: 65536, burstBytes: 0 } }],
+  [
+    '--total-max-bytes=4096 --total-period=250 --max-bytes=64',
+    {
+      limit: { maxBytes: 64, periodMs: 65536, burstBytes: 0 },
+      total: { maxBytes: 4096, periodMs: 250, burstBytes: 0 },
+    },
+  ],
   ['--busy-poll-us=0', {}],
   ['--busy-poll-us=50', { busyPollUs: 50 }],
   ['--busy-poll-us=1000000', { busyPollUs: 1_000_000 }],
@@ -91,6 +106,13 @@ const REFUSED: readonly (readonly [string, RegExp])[] = [
   ['--period=100', /--period alone/],
   ['--period=0 --max-bytes=1', /integer from 1/],
   ['--period=2147483648 --max-bytes=1', /integer/],
+  ['--burst-bytes=64', /--max-bytes with --burst-bytes, got --burst-bytes alone/],
+  ['--burst-bytes=64 --total-max-bytes=64', /--burst-bytes alone/],
+  ['--burst-bytes=-1 --max-bytes=64', /integer from 0/],
+  ['--total-period=64', /--total-max-bytes with --total-period, got --total-period alone/],
+  ['--total-period=64 --max-bytes=64', /--total-period alone/],
+  ['--total-period=0 --total-max-bytes=64', /integer from 1/],
+  ['--total-max-bytes=0', /integer from 1/],
   ['--busy-poll-us=1000001', /integer/],
   ['--busy-poll-us=-1', /integer/],
   ['--memory=maybe', /guard, require-sealed, trust/],
@@ -106,8 +128,8 @@ const REFUSED: readonly (readonly [string, RegExp])[] = [
   ['--source=random --source=random', /random twice/],
   ['--source=random --source=random:/dev/random', /twice/],
   ['--source=file:/x', /--allow-test-sources/],
-  ['--source=rdrand --source=rdrand,min-entropy=1', /rdrand,min-entropy=1 twice/],
-  ['--source=egd:unix:x', /absolute path behind egd:unix:/],
+  ['--source=egd:unix:/x', /no source of that kind yet/],
+  ['--source=rdrand', /no source of that kind yet/],
 ];
 
 t.test('what is refused', (t) => {
@@ -119,6 +141,40 @@ t.test('what is refused', (t) => {
     }
     t.match(refused.message, pattern, line);
     t.equal(refused.scope, 'daemon');
+  }
+  t.end();
+});
+
+/** Specs and their full form, undefined where they are refused. */
+const SPECS: readonly (readonly [string, string | undefined])[] = [
+  ['random', 'random:/dev/random'],
+  ['hwrng', 'hwrng:/dev/hwrng'],
+  ['getrandom', 'getrandom'],
+  ['random:/dev/urandom', 'random:/dev/urandom'],
+  ['hwrng:/a:b', 'hwrng:/a:b'],
+  ['file:/a', 'file:/a'],
+  ['file', undefined],
+  ['file:', undefined],
+  ['random:', undefined],
+  ['random:dev/random', undefined],
+  ['hwrng:./x', undefined],
+  ['getrandom:/dev/random', undefined],
+  ['getrandom:', undefined],
+  ['Random', undefined],
+  [' random', undefined],
+  ['__proto__', undefined],
+  ['constructor:/x', undefined],
+  ['', undefined],
+  [':', undefined],
+  [':/x', undefined],
+  ...['rdrand', 'rdseed', 'egd', 'egd:unix:/x', 'jitter'].map((text) => [text, undefined] as const),
+];
+
+t.test('source specs', (t) => {
+  for (const [text, full] of SPECS) {
+    const spec = parseSourceSpec(text, true);
+    t.equal(spec instanceof Fault ? undefined : spec.text, full, `'${text}'`);
+    if (spec instanceof Fault) t.equal(spec.code, 'source_spec');
   }
   t.end();
 });

@@ -1,0 +1,221 @@
+// A device whose limit and weight are changed while it runs: real loop, ring and memory, with the front-end in this thread.
+//
+// The front-end waits for no reply, because nobody would answer: the loop turns when the test lets it. Time is real, so
+// periods are long enough for nothing to come back by itself.
+import t from 'tap';
+import { EntropyPool } from '../../daemon/entropy/pool.js';
+import { GetrandomSource } from '../../daemon/entropy/source.js';
+import { Starvation } from '../../daemon/entropy/starvation.js';
+import { EventLoop } from '../../daemon/event-loop.js';
+import type { Limit } from '../../daemon/limiter.js';
+import { listenOn } from '../../daemon/listening-socket.js';
+import { RngDevice } from '../../daemon/rng-device.js';
+import { SharedBudget } from '../../daemon/shared-budget.js';
+import type { Timer } from '../../daemon/timers.js';
+import { Fault } from '../../protocol/fault.js';
+import { FrontendRequest } from '../../protocol/request.js';
+import { signal } from '../../shared-memory/eventfd.js';
+import { closeFd } from '../../shared-memory/fd.js';
+import { DEFAULT_FEATURES } from '../support/frontend.js';
+import { temporaryFolder } from '../support/rng-daemon.js';
+import { VirtualMachine } from '../support/virtual-machine.js';
+
+/** Nothing comes back within a test. */
+const PERIOD_MS = 3_600_000;
+
+function limitOf(maxBytes: number, burstBytes = 0): Limit {
+  return { maxBytes, periodMs: PERIOD_MS, burstBytes };
+}
+
+/** Ends EventLoop.run() after a while. */
+class Alarm implements Timer {
+  dueMs = Infinity;
+  private readonly loop: EventLoop;
+
+  constructor(loop: EventLoop) {
+    this.loop = loop;
+  }
+
+  onDue(): void {
+    this.loop.pause();
+  }
+
+  onCrash(error: unknown): void {
+    throw error;
+  }
+}
+
+/** Devices of one loop, each with a guest of 64 requests of 64 bytes. */
+class Stand {
+  readonly loop: EventLoop;
+  readonly budget: SharedBudget;
+  readonly devices: RngDevice[];
+  readonly paths: string[];
+  private readonly alarm: Alarm;
+  private readonly pool = new EntropyPool([new GetrandomSource()], () => undefined);
+
+  constructor(
+    folder: string,
+    devices: readonly { readonly limit: Limit | undefined; readonly weight: number }[],
+    total?: Limit,
+  ) {
+    const peers = { disposal: { closeFd, unmap: () => undefined }, signaller: { signal } };
+    this.loop = new EventLoop(0, peers, () => this.pool.topUp());
+    this.alarm = new Alarm(this.loop);
+    this.budget = new SharedBudget(total, this.loop.clock, this.loop.timers);
+    this.paths = devices.map((_, i) => `${folder}/${i}.sock`);
+    this.devices = devices.map(({ limit, weight }, i) => {
+      const socket = listenOn(this.paths[i] ?? '', { mode: 0o600, group: undefined });
+      if (socket instanceof Fault) throw socket;
+      const device = new RngDevice(
+        {
+          name: `rng${i}`,
+          fd: socket.fd,
+          connected: false,
+          limit,
+          weight,
+          memory: { memoryPolicy: 'guard', memSlots: 0 },
+        },
+        {
+          loop: this.loop,
+          pool: this.pool,
+          starvation: new Starvation(this.loop.timers),
+          budget: this.budget,
+          log: () => undefined,
+          connected: () => undefined,
+          lastConnectionEnded: () => undefined,
+        },
+      );
+      device.open();
+      return device;
+    });
+  }
+
+  /** Connects a guest with all its requests outstanding. */
+  start(device: number, size = 64): VirtualMachine {
+    const vm = VirtualMachine.connect(this.paths[device] ?? '', { size });
+    const { frontend, ring, ram } = vm;
+    vm.offerAll(64);
+    frontend.send({ request: FrontendRequest.SetOwner });
+    frontend.send({ request: FrontendRequest.SetFeatures, features: DEFAULT_FEATURES });
+    frontend.send({ request: FrontendRequest.SetMemTable, regions: ram.regions }, { fds: ram.fds });
+    frontend.send({ request: FrontendRequest.SetVringNum, index: 0, num: ring.size });
+    frontend.send({
+      request: FrontendRequest.SetVringAddr,
+      index: 0,
+      flags: 0,
+      descUserAddr: ram.userAddr(ring.descAddress),
+      usedUserAddr: ram.userAddr(ring.usedAddress),
+      availUserAddr: ram.userAddr(ring.availAddress),
+      logGuestAddr: 0n,
+    });
+    frontend.send({ request: FrontendRequest.SetVringKick, index: 0, noFd: false }, { fds: [frontend.kick] });
+    frontend.send({ request: FrontendRequest.SetVringEnable, index: 0, num: 1 });
+    return vm;
+  }
+
+  /** Lets the loop turn for a moment. */
+  turn(ms = 20): void {
+    this.loop.timers.armIn(this.alarm, ms);
+    this.loop.run();
+  }
+
+  close(): void {
+    for (const device of this.devices) device.close();
+    this.pool.close();
+    this.loop.close();
+  }
+}
+
+/** Bytes of the answers that came since the last call. */
+function taken({ ring }: VirtualMachine): number {
+  let bytes = 0;
+  for (let used = ring.take(); used !== undefined; used = ring.take()) bytes += used.length;
+  return bytes;
+}
+
+t.test('a held request is looked at again at once when the limit is raised, lowered or removed', (t) => {
+  const stand = new Stand(temporaryFolder(t), [{ limit: limitOf(100), weight: 1 }]);
+  const [device] = stand.devices;
+  const vm = stand.start(0);
+  stand.turn();
+  t.equal(taken(vm), 100);
+  device?.setLimit(limitOf(300));
+  stand.turn();
+  t.equal(taken(vm), 200, 'raised: the difference');
+  device?.setLimit(limitOf(200));
+  stand.turn();
+  t.equal(taken(vm), 0, 'lowered: nothing');
+  device?.setLimit(limitOf(200, 50));
+  stand.turn();
+  t.equal(taken(vm), 50, 'a burst, once');
+  device?.setLimit(limitOf(200, 50));
+  stand.turn();
+  t.equal(taken(vm), 0, 'and not again');
+  device?.setLimit(undefined);
+  stand.turn();
+  t.ok(taken(vm) > 64 * 50, 'no limit: all that was asked for');
+  t.equal(stand.loop.timers.timeoutMs(), -1, 'and no timer is left');
+  device?.setLimit(limitOf(1000));
+  vm.offerAll(64);
+  vm.frontend.kickRing();
+  stand.turn();
+  t.equal(taken(vm), 0, 'a limit again: what was delivered without one counts');
+  vm.close();
+  stand.turn();
+  t.equal(stand.loop.timers.timeoutMs(), -1, 'the guest has gone, and its timer');
+  stand.close();
+  t.end();
+});
+
+t.test('quota and burst belong to the device: the next front-end finds what the last one left', (t) => {
+  const stand = new Stand(temporaryFolder(t), [{ limit: limitOf(640, 128), weight: 1 }]);
+  const first = stand.start(0, 4);
+  stand.turn();
+  t.equal(taken(first), 256);
+  first.close();
+  stand.turn();
+  const second = stand.start(0);
+  stand.turn();
+  t.equal(taken(second), 640 + 128 - 256);
+  second.close();
+  stand.turn();
+  const third = stand.start(0);
+  stand.turn();
+  t.equal(taken(third), 0);
+  third.close();
+  stand.close();
+  t.end();
+});
+
+t.test('weights, and a new budget, take effect while requests are held', (t) => {
+  const devices = [
+    { limit: undefined, weight: 1 },
+    { limit: undefined, weight: 1 },
+  ];
+  const stand = new Stand(temporaryFolder(t), devices, limitOf(1600));
+  const vms = devices.map((_, i) => stand.start(i));
+  stand.turn();
+  t.equal(
+    vms.reduce((sum, vm) => sum + taken(vm), 0),
+    1600,
+    'the budget is spent, and both wait',
+  );
+  stand.devices[1]?.setWeight(3);
+  // Half of a budget of 5120 may go at once; 1600 are gone.
+  stand.budget.change(limitOf(5120));
+  stand.turn();
+  const [one = NaN, three = NaN] = vms.map(taken);
+  t.comment(`${one} and ${three} bytes`);
+  t.ok(one + three >= 2560 - 1600, 'at once');
+  t.ok(one + three <= 5120 - 1600);
+  t.ok(Math.abs(three - 3 * one) <= 3 * 64 + 64, 'by weight, within a quantum');
+  stand.devices[0]?.close();
+  stand.budget.change(undefined);
+  stand.turn();
+  t.ok((vms[1]?.ring.deviceUsedIndex ?? 0) === 64, 'without a budget all that was asked for');
+  t.equal(stand.loop.timers.timeoutMs(), -1);
+  for (const vm of vms) vm.close();
+  stand.close();
+  t.end();
+});
