@@ -49,7 +49,15 @@ await t.test('row 183: --print-capabilities prints JSON and ignores everything e
 await t.test('--help and --version', (t) => {
   const help = runToEnd(['--help']);
   t.equal(help.status, 0);
-  for (const option of ['--socket-path', '--fd', '--source', '--max-bytes', '--period', '--memory']) {
+  for (const option of [
+    '--socket-path',
+    '--fd',
+    '--source',
+    '--max-bytes',
+    '--period',
+    '--memory',
+    '--total-max-bytes',
+  ]) {
     t.match(help.stdout, option);
   }
   t.match(runToEnd(['--version']), { status: 0, stdout: /^\d+\.\d+\.\d+\n$/ });
