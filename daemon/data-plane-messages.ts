@@ -1,18 +1,18 @@
 // What the two threads say to each other. The data plane posts; it takes messages only when its wake-up eventfd says so.
 import type { Limit } from './limiter.js';
 import type { DeviceOptions, LogLevel } from './rng-device.js';
+import type { FedQueuePlace } from './entropy/fed-queue.js';
 import type { SourceSpec } from './entropy/source-spec.js';
+import type { StoredState } from './entropy/source-status.js';
 
 /** A source as the data plane is given it. */
-export type SourceSetup =
-  | { readonly kind: 'immediate'; readonly spec: SourceSpec }
-  /** Read by a thread of its own, which fills the queue at `address`. */
-  | {
-      readonly kind: 'fed';
-      readonly spec: SourceSpec;
-      readonly address: number;
-      readonly control: SharedArrayBuffer;
-    };
+export interface SourceSetup {
+  readonly spec: SourceSpec;
+  /** See source-status.ts. */
+  readonly status: SharedArrayBuffer;
+  /** Filled by the thread that reads the source. */
+  readonly queue: FedQueuePlace;
+}
 
 /** What a data-plane worker is started with. */
 export interface DataPlaneSetup {
@@ -34,12 +34,23 @@ export interface StopMessage {
 /** What the data plane has done with and the main thread is to let go. */
 export type Disposable = { readonly fd: number } | { readonly address: number; readonly length: number };
 
+/** From the thread that reads a source: its state has changed, and why, as a sentence without a subject. */
+export interface SourceMessage {
+  readonly kind: 'source';
+  readonly spec: string;
+  readonly state: StoredState;
+  readonly reason: string;
+}
+
 /** From the data plane. */
 export type DataPlaneMessage =
   | { readonly kind: 'serving' }
   | { readonly kind: 'lastConnectionEnded' }
   /** So many front-ends are connected now. */
   | { readonly kind: 'connections'; readonly count: number }
+  | SourceMessage
+  /** Bytes come from another source than the last ones did. */
+  | { readonly kind: 'sourceSwitch'; readonly to: string; readonly from: string }
   | { readonly kind: 'dispose'; readonly what: Disposable }
   | {
       readonly kind: 'log';

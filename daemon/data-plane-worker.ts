@@ -2,19 +2,19 @@
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import type { Disposal } from '../shared-memory/disposal.js';
 import { closeFd, fdKind } from '../shared-memory/fd.js';
-import { errnoName } from '../shared-memory/errno.js';
-import type { DataPlaneMessage, DataPlaneSetup, SourceSetup } from './data-plane-messages.js';
-import { EntropyPool } from './entropy/pool.js';
+import { setThreadName } from '../shared-memory/libc.js';
+import type { DataPlaneMessage, DataPlaneSetup } from './data-plane-messages.js';
 import { FedSource } from './entropy/fed-queue.js';
-import { type EntropySource, GetrandomSource, KernelRandomSource } from './entropy/source.js';
+import { Pools } from './entropy/pools.js';
+import { SourceStatus } from './entropy/source-status.js';
 import { Starvation } from './entropy/starvation.js';
 import { EventLoop, watchWakeUp } from './event-loop.js';
 import { MarkedSignal } from './signal-watch.js';
-import { LogThrottle } from './log-throttle.js';
 import { RngDevice, type Log } from './rng-device.js';
 import { SharedBudget } from './shared-budget.js';
 
 const setup = workerData as DataPlaneSetup;
+setThreadName('data-plane');
 
 function post(message: DataPlaneMessage): void {
   parentPort?.postMessage(message);
@@ -22,26 +22,6 @@ function post(message: DataPlaneMessage): void {
 
 const log: Log = (level, code, message, fields = {}) => post({ kind: 'log', level, code, message, fields });
 
-function openSource(source: SourceSetup): EntropySource {
-  if (source.kind === 'fed') return new FedSource(source.spec.text, source);
-  return source.spec.kind === 'random' ? new KernelRandomSource(source.spec.path) : new GetrandomSource();
-}
-
-const failures = new LogThrottle(1);
-const sources = setup.sources.map(openSource);
-const pool = new EntropyPool(sources, (source, result) => {
-  if (failures.pass(source.spec) === undefined) return;
-  log('error', 'source_failed', `reading ${source.spec} failed: ${errnoName(result)}`, {
-    source: source.spec,
-  });
-});
-if (!pool.locked) {
-  log(
-    'warn',
-    'pool_not_locked',
-    'waiting entropy could not be locked in RAM: raise LimitMEMLOCK to 64 KiB or more',
-  );
-}
 const disposal: Disposal = {
   // Closing an eventfd never waits, and a front-end may pass thousands a second.
   closeFd: (fd) => (fdKind(fd) === 'eventfd' ? closeFd(fd) : post({ kind: 'dispose', what: { fd } })),
@@ -50,9 +30,13 @@ const disposal: Disposal = {
 const loop = new EventLoop(
   setup.busyPollUs,
   { disposal, signaller: new MarkedSignal(setup.signalMark) },
-  () => pool.topUp(),
+  () => pools.topUp(),
 );
 const starvation = new Starvation(loop.timers);
+const sources = setup.sources.map(
+  ({ spec, queue, status }) => new FedSource(spec.text, queue, new SourceStatus(status)),
+);
+const pools = new Pools(sources, (to, from) => post({ kind: 'sourceSwitch', to, from }));
 const budget = new SharedBudget(setup.total, loop.clock, loop.timers);
 
 let stopping = false;
@@ -61,7 +45,7 @@ const devices = setup.devices.map(
   (options) =>
     new RngDevice(options, {
       loop,
-      pool,
+      pools,
       starvation,
       budget,
       log,
@@ -97,11 +81,17 @@ function turn(): void {
     return;
   }
   for (const device of devices) device.close();
-  pool.close();
-  for (const source of sources) source.close();
+  pools.close();
   loop.close();
 }
 
 for (const device of devices) device.open();
+if (!pools.locked || setup.sources.some(({ queue }) => !queue.locked)) {
+  log(
+    'warn',
+    'pool_not_locked',
+    'waiting entropy could not be locked in RAM: raise LimitMEMLOCK to 256 KiB or more',
+  );
+}
 post({ kind: 'serving' });
 setImmediate(turn);

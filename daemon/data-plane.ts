@@ -1,12 +1,19 @@
 // The main thread's handle on the data plane: starts its worker and the readers of sources, wakes it, stops it.
 import { Worker } from 'node:worker_threads';
 import { openEventfd, signal } from '../shared-memory/eventfd.js';
-import type { DataPlaneMessage, DataPlaneSetup, SourceSetup, StopMessage } from './data-plane-messages.js';
+import type {
+  DataPlaneMessage,
+  DataPlaneSetup,
+  SourceMessage,
+  SourceSetup,
+  StopMessage,
+} from './data-plane-messages.js';
 import { dispose } from './disposal.js';
-import { createFedQueue, stopFedQueue } from './entropy/fed-queue.js';
-import type { ReaderMessage, ReaderSetup } from './entropy/reader-thread.js';
-import { isKernelRandom } from './entropy/source.js';
+import { createFedQueue, nudgeFedQueue, stopFedQueue } from './entropy/fed-queue.js';
+import type { ReaderSetup } from './entropy/reader-thread.js';
 import type { SourceSpec } from './entropy/source-spec.js';
+import { SourceStatus } from './entropy/source-status.js';
+import { SourceWatch } from './entropy/source-watch.js';
 import { createSignalMark, SignalWatch } from './signal-watch.js';
 import type { Limit } from './limiter.js';
 import type { DeviceOptions, Log } from './rng-device.js';
@@ -20,7 +27,7 @@ export interface DataPlaneEvents {
   readonly lastConnectionEnded: () => void;
 }
 
-/** The data plane hardly allocates, so the nursery for young objects may be small: it saves 10 MiB. */
+/** The data plane and the readers hardly allocate, so the nursery for young objects may be small: it saves 10 MiB. */
 const YOUNG_GENERATION_MIB = 2;
 
 /** The running data plane. */
@@ -28,6 +35,7 @@ export class DataPlane {
   private readonly worker: Worker;
   private readonly wakeFd = openEventfd();
   private readonly sources: readonly SourceSetup[];
+  private readonly sourceWatch: SourceWatch;
   /** Resolve as the threads end. */
   private readonly exited: Promise<void>[] = [];
   private stopping = false;
@@ -42,14 +50,16 @@ export class DataPlane {
     },
     events: DataPlaneEvents,
   ) {
-    this.sources = setup.sources.map((spec) =>
-      spec.kind === 'getrandom' || (spec.kind === 'random' && isKernelRandom(spec.path))
-        ? { kind: 'immediate', spec }
-        : { kind: 'fed', spec, ...createFedQueue() },
+    this.sources = setup.sources.map((spec) => ({
+      spec,
+      status: new SourceStatus().place,
+      queue: createFedQueue(),
+    }));
+    this.sourceWatch = new SourceWatch(
+      this.sources.map(({ spec, status }) => ({ spec: spec.text, status: new SourceStatus(status) })),
+      events.log,
     );
-    for (const source of this.sources) {
-      if (source.kind === 'fed') this.startReader(source, events.log);
-    }
+    for (const source of this.sources) this.startReader(source, events.log);
     const { devices, busyPollUs, total } = setup;
     const signalMark = createSignalMark();
     const watch = new SignalWatch(signalMark);
@@ -67,7 +77,12 @@ export class DataPlane {
     });
     this.worker.on('message', (message: DataPlaneMessage) => {
       if (message.kind === 'log') events.log(message.level, message.code, message.message, message.fields);
-      if (message.kind === 'connections') watch.run(message.count > 0);
+      if (message.kind === 'connections') {
+        watch.run(message.count > 0);
+        this.sourceWatch.watchFor(message.count > 0);
+      }
+      if (message.kind === 'source') this.sourceWatch.take(message);
+      if (message.kind === 'sourceSwitch') this.sourceWatch.switched(message.to, message.from);
       if (message.kind === 'dispose') dispose(message.what);
       if (message.kind === 'lastConnectionEnded') events.lastConnectionEnded();
       if (message.kind === 'serving') this.serving.resolve();
@@ -90,37 +105,40 @@ export class DataPlane {
     return this.serving.promise;
   }
 
-  private startReader(source: Extract<SourceSetup, { kind: 'fed' }>, log: Log): void {
-    if (!('path' in source.spec)) throw new Error(`no reader for ${source.spec.text} yet`);
-    const workerData: ReaderSetup = {
-      path: source.spec.path,
-      place: { address: source.address, control: source.control },
-      wakeFd: this.wakeFd,
-    };
-    const reader = new Worker(new URL('./entropy/reader-thread.js', import.meta.url), { workerData });
-    const fields = { source: source.spec.text };
-    reader.on('message', (message: ReaderMessage) => {
-      if (message.kind === 'failed') {
-        log(
-          'error',
-          'source_failed',
-          `reading ${source.spec.text} failed: ${message.reason}; trying again`,
-          fields,
-        );
-      } else {
-        log('info', 'source_back', `${source.spec.text} delivers again`, fields);
-      }
+  /** Starts the thread that reads and tests a source. */
+  private startReader({ spec, status, queue }: SourceSetup, log: Log): void {
+    const workerData: ReaderSetup = { spec, status, queue, wakeFd: this.wakeFd };
+    const reader = new Worker(new URL('./entropy/reader-thread.js', import.meta.url), {
+      workerData,
+      resourceLimits: { maxYoungGenerationSizeMb: YOUNG_GENERATION_MIB },
     });
+    reader.on('message', (message: SourceMessage) => this.sourceWatch.take(message));
     reader.on('error', (error) =>
-      log('error', 'internal', `the reader of ${source.spec.text} died: ${error.message}`, fields),
+      log('error', 'internal', `the reader of ${spec.text} died: ${error.stack ?? error.message}`, {
+        source: spec.text,
+      }),
     );
     this.exited.push(new Promise((resolve) => reader.on('exit', () => resolve())));
+  }
+
+  /** Tries every source that has failed again at once, also those that have failed for good; the specs of these. */
+  enableSources(): string[] {
+    const enabled: string[] = [];
+    for (const { spec, status, queue } of this.sources) {
+      const known = new SourceStatus(status);
+      if (known.stored !== 'failed') continue;
+      enabled.push(spec.text);
+      known.enable();
+      nudgeFedQueue(queue);
+    }
+    return enabled;
   }
 
   /** Ends every connection and both kinds of threads; resolves when all threads have ended. */
   async stop(): Promise<void> {
     this.stopping = true;
-    for (const source of this.sources) if (source.kind === 'fed') stopFedQueue(source);
+    this.sourceWatch.stop();
+    for (const { queue } of this.sources) stopFedQueue(queue);
     const message: StopMessage = { kind: 'stop' };
     this.worker.postMessage(message);
     signal(this.wakeFd);

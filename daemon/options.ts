@@ -28,6 +28,10 @@ export interface Options {
   readonly socketGroup: string | undefined;
   readonly logFormat: LogFormat;
   readonly logLevel: LogLevel;
+  /** XOR the kernel's bytes into those of the sources. */
+  readonly mix: boolean;
+  /** Leave the process open to debuggers and core files. */
+  readonly debug: boolean;
 }
 
 /** As commander gives them. */
@@ -48,6 +52,8 @@ interface RawOptions {
   socketGroup?: string;
   logFormat: LogFormat;
   logLevel: LogLevel;
+  mix: boolean;
+  debug: boolean;
 }
 
 /** An integer from `least` to `most`, or commander's error that names the option. */
@@ -89,6 +95,7 @@ export function defineCommand(version: string): Command {
       collect,
       [],
     )
+    .option('--mix', "mix the kernel's bytes into those of the sources, by XOR", false)
     .option('--max-bytes <n>', 'give each device at most so many bytes in any period', integer(1, most))
     .option('--period <ms>', `length of the period (default: ${DEFAULT_PERIOD_MS})`, integer(1, 2 ** 31 - 1))
     .option('--burst-bytes <n>', 'give each device so many bytes more, once in its life', integer(0, most))
@@ -136,6 +143,7 @@ export function defineCommand(version: string): Command {
     .addOption(
       new Option('--log-level <level>', 'least level that is logged').choices(LOG_LEVELS).default('info'),
     )
+    .option('--debug', 'let debuggers attach and core files be written: they hold entropy', false)
     .option('--allow-test-sources', 'allow file:PATH as a source, which is no entropy', false)
     .option(
       '--print-capabilities',
@@ -186,6 +194,8 @@ function check(raw: RawOptions): Options | Fault {
     socketGroup: raw.socketGroup,
     logFormat: raw.logFormat,
     logLevel: raw.logLevel,
+    mix: raw.mix,
+    debug: raw.debug,
   };
 }
 

@@ -1,16 +1,18 @@
 // The life of the process: from checked options to READY, signals, and an exit that nothing can hold up.
 //
 // Exit codes follow sysexits: 0 done, 64 usage, 70 a bug of ours, 78 configuration (a path, a source, a permission).
-import { closeSync, constants, fstatSync, mkdirSync, openSync, readFileSync, statSync } from 'node:fs';
+import { mkdirSync, readFileSync, statSync } from 'node:fs';
 import { constants as os, tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { NATIVE_LITTLE_ENDIAN } from '../protocol/cursor.js';
 import { Fault } from '../protocol/fault.js';
 import { asFd, setNonBlocking } from '../shared-memory/fd.js';
-import { exitNow, ignoreSignal } from '../shared-memory/libc.js';
+import { exitNow, ignoreSignal, keepOutOfCoreFiles } from '../shared-memory/libc.js';
 import { socketRole } from '../shared-memory/unix-socket.js';
 import { DataPlane } from './data-plane.js';
-import type { SourceSpec } from './entropy/source-spec.js';
+import { MIXED_IN } from './entropy/pools.js';
+import { checkSources } from './entropy/source-check.js';
+import { parseSourceSpec, type SourceSpec } from './entropy/source-spec.js';
 import { isDisposing } from './disposal.js';
 import { listenOn, removeSocketFile, type ListeningSocket } from './listening-socket.js';
 import { openLog } from './log.js';
@@ -38,10 +40,11 @@ export async function run(args: readonly string[]): Promise<void> {
     fail(refused, EX_CONFIG);
     return;
   }
+  if (!options.debug) keepOutOfCoreFiles();
   const log = openLog({ format: options.logFormat, level: options.logLevel });
   // Before a socket file is made, or a signal that comes at once would leave it behind. Handlers run in node's event loop,
   // which does not turn before serve() has put its own stop in this place.
-  const control: Control = { stop: (status) => process.exit(status) };
+  const control: Control = { stop: (status) => process.exit(status), reload: () => undefined };
   handleSignals(control, log);
   const sockets = openSockets(options);
   if (sockets instanceof Fault) {
@@ -51,9 +54,18 @@ export async function run(args: readonly string[]): Promise<void> {
   await serve(options, sockets, { log, control });
 }
 
-/** What ends the process in good order: the exit status, and why, for the log. */
+/** What signals do. */
 interface Control {
+  /** Ends the process in good order: the exit status, and why, for the log. */
   stop: (status: number, reason: string) => void;
+  reload: () => void;
+}
+
+/** The sources, and the one that is mixed in. */
+function withMixedIn(sources: readonly SourceSpec[]): SourceSpec[] {
+  const mixedIn = parseSourceSpec(MIXED_IN, false);
+  if (mixedIn instanceof Fault) throw mixedIn;
+  return sources.some(({ text }) => text === mixedIn.text) ? [...sources] : [...sources, mixedIn];
 }
 
 function fail(fault: Fault, status: number, hint?: string): void {
@@ -72,38 +84,6 @@ function bigEndian(): Fault {
     'big_endian',
     'expected a little-endian host, got a big-endian one: rings are little-endian',
   );
-}
-
-/** Opens each source once, so that a missing device or permission is an error before anyone connects. */
-function checkSources(sources: readonly SourceSpec[]): Fault | undefined {
-  for (const spec of sources) {
-    const { kind, text } = spec;
-    if (kind === 'getrandom') continue;
-    if (!('path' in spec)) {
-      return new Fault('daemon', 'source_spec', `expected another --source, got ${text}: not wired yet`);
-    }
-    const { path } = spec;
-    try {
-      const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
-      const isFile = fstatSync(fd).isFile();
-      closeSync(fd);
-      if (isFile && kind !== 'file') {
-        return new Fault(
-          'daemon',
-          'source_open',
-          `expected a device as source, got ${text}, a regular file, which gives the same bytes again each time`,
-        );
-      }
-    } catch (error) {
-      const code = (error as NodeJS.ErrnoException).code ?? 'an error';
-      const fix =
-        code === 'EACCES' || code === 'EPERM'
-          ? `give this user read permission, for example with a udev rule: KERNEL=="hwrng", GROUP="vhost-rngd", MODE="0440"`
-          : 'check the path, load the driver (modprobe), or use another --source';
-      return new Fault('daemon', 'source_open', `expected to open the source ${text}, got ${code}: ${fix}`);
-    }
-  }
-  return undefined;
 }
 
 /** The sockets to serve, and the files to remove at exit. */
@@ -182,13 +162,20 @@ async function serve(
   { log, control }: { readonly log: Log; readonly control: Control },
 ): Promise<void> {
   const { limit, total, memory, sources, busyPollUs } = options;
-  const devices: DeviceOptions[] = sockets.devices.map((device) => ({ ...device, limit, weight: 1, memory }));
+  const entropy = { specs: sources.map(({ text }) => text), mix: options.mix };
+  const devices: DeviceOptions[] = sockets.devices.map((device) => ({
+    ...device,
+    limit,
+    weight: 1,
+    memory,
+    entropy,
+  }));
   let stopping: Promise<void> | undefined;
   control.stop = (status, reason) => {
     stopping ??= shutDown(plane, sockets, { log, status, reason });
   };
   const plane = new DataPlane(
-    { devices, sources, busyPollUs, total },
+    { devices, sources: options.mix ? withMixedIn(sources) : sources, busyPollUs, total },
     {
       log,
       failed: (reason) => {
@@ -198,6 +185,11 @@ async function serve(
       lastConnectionEnded: () => control.stop(0, 'the front-end of the inherited connection has gone'),
     },
   );
+  control.reload = () => {
+    const enabled = plane.enableSources();
+    const done = enabled.length > 0 ? `enabled again: ${enabled.join(', ')}` : 'no source had failed';
+    log('info', 'reload', `SIGHUP: ${done}; all settings are on the command line`);
+  };
   await plane.ready;
   const named = sources.map(({ text }) => text).join(', ');
   for (const device of devices) {
@@ -219,9 +211,7 @@ function handleSignals(control: Control, log: Log): void {
     interrupted = true;
     control.stop(0, 'SIGINT');
   });
-  process.on('SIGHUP', () =>
-    log('info', 'reload', 'nothing to reload: all settings are on the command line'),
-  );
+  process.on('SIGHUP', () => control.reload());
   // node opens its debugger on SIGUSR1, for anyone who may signal this process; no handler of ours prevents that.
   ignoreSignal(os.signals.SIGUSR1);
   process.on('uncaughtException', (error) => {

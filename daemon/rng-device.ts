@@ -11,6 +11,7 @@ import { Connection } from './connection.js';
 import { newCounters } from './counters.js';
 import { DeviceState, type MemoryOptions } from './device-state.js';
 import type { EntropyPool } from './entropy/pool.js';
+import type { Pools, SourceChoice } from './entropy/pools.js';
 import type { Starvation } from './entropy/starvation.js';
 import type { EventLoop, Watch, Watcher } from './event-loop.js';
 import { type Limit, Limiter } from './limiter.js';
@@ -39,6 +40,7 @@ export interface DeviceOptions {
   /** The device's part of the host's budget against the others', 1 to 1000. */
   readonly weight: number;
   readonly memory: MemoryOptions;
+  readonly entropy: SourceChoice;
 }
 
 export type LogLevel = 'error' | 'warn' | 'info' | 'debug';
@@ -53,7 +55,7 @@ export type Log = (
 /** What all devices of one thread share, and how a device speaks to the rest of the daemon. */
 export interface DeviceContext {
   readonly loop: EventLoop;
-  readonly pool: EntropyPool;
+  readonly pools: Pools;
   readonly starvation: Starvation;
   /** What all devices together may deliver. */
   readonly budget: SharedBudget;
@@ -71,6 +73,7 @@ export class RngDevice implements Watcher, Timer {
   private readonly options: DeviceOptions;
   private readonly context: DeviceContext;
   private readonly counters = newCounters();
+  private readonly pool: EntropyPool;
   /** Both outlive connections: nobody gets a new quota by coming back. */
   private readonly limiter: Limiter;
   private readonly share: BudgetShare;
@@ -85,6 +88,7 @@ export class RngDevice implements Watcher, Timer {
     this.name = options.name;
     this.options = options;
     this.context = context;
+    this.pool = context.pools.choose(options.entropy);
     this.limiter = new Limiter(options.limit, context.loop.clock);
     this.share = context.budget.newShare(options.weight);
   }
@@ -163,12 +167,12 @@ export class RngDevice implements Watcher, Timer {
   }
 
   private serve(fd: Fd): void {
-    const { loop, pool, starvation } = this.context;
+    const { loop, starvation } = this.context;
     const { pid, uid } = peerCredentials(fd);
     this.peerPid = pid;
     const before = { ...this.counters };
     this.connectionThrottle = new LogThrottle(CONNECTION_LOG_LINES);
-    const { limiter, share, counters } = this;
+    const { pool, limiter, share, counters } = this;
     const service = { loop, pool, starvation, limiter, share, counters };
     const state = new DeviceState(service, this.options.memory, {
       fault: (fault) => {

@@ -7,6 +7,7 @@ export const Errno = {
   EIO: constants.errno.EIO,
   EAGAIN: constants.errno.EAGAIN,
   EFAULT: constants.errno.EFAULT,
+  ENODATA: constants.errno.ENODATA,
   EPIPE: constants.errno.EPIPE,
   EMFILE: constants.errno.EMFILE,
   ENFILE: constants.errno.ENFILE,

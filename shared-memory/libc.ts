@@ -411,3 +411,32 @@ export function exitNow(status: number): void {
   call.setInt(0, status);
   call.call();
 }
+
+const PR_SET_DUMPABLE = 4;
+const RLIMIT_CORE = 4;
+
+/** Makes the process leave no core file and lets no other of its user attach to it. Source: prctl(2), setrlimit(2). */
+export function keepOutOfCoreFiles(): void {
+  const prctl = new PreparedCall('prctl', 'int', ['int', 'long']);
+  prctl.setInt(0, PR_SET_DUMPABLE);
+  prctl.setWide(1, 0);
+  prctl.call();
+  const setrlimit = new PreparedCall('setrlimit', 'int', ['int', 'pointer']);
+  setrlimit.setInt(0, RLIMIT_CORE);
+  // struct rlimit of two zeros: no core file, now or later.
+  setrlimit.setMemory(1, new NativeMemory(16));
+  setrlimit.call();
+}
+
+const PR_SET_NAME = 15;
+const THREAD_NAME_BYTES = 16;
+
+/** Names the calling thread for `top -H` and /proc; what is longer than 15 bytes is cut. Source: prctl(2). */
+export function setThreadName(name: string): void {
+  const text = new NativeMemory(THREAD_NAME_BYTES);
+  text.bytes.write(name, 0, THREAD_NAME_BYTES - 1, 'latin1');
+  const prctl = new PreparedCall('prctl', 'int', ['int', 'pointer']);
+  prctl.setInt(0, PR_SET_NAME);
+  prctl.setMemory(1, text);
+  prctl.call();
+}

@@ -8,7 +8,7 @@ import { bindCpuRandom, type CpuInstruction, type CpuRandomCall } from '../../sh
 import { Errno } from '../../shared-memory/errno.js';
 import * as libc from '../../shared-memory/libc.js';
 import { Mapping } from '../../shared-memory/mapping.js';
-import type { EntropySource } from './source.js';
+import type { OpenSource } from './source.js';
 
 const WORD_BYTES = 8;
 /** Intel's advice; each is up to eight tries of the instruction itself inside OpenSSL's function. */
@@ -60,7 +60,7 @@ function missing(message: string): Fault {
 }
 
 /** Words of one instruction, looked at in locked memory of its own before they are copied out. */
-export class CpuSource implements EntropySource {
+export class CpuSource implements OpenSource {
   readonly spec: CpuInstruction;
   private readonly call: CpuRandomCall;
   private readonly mapping: Mapping;

@@ -181,12 +181,10 @@ export class EgdClient {
 
   /** The server has none now. Several requests may be answered so at once: that is one wait. */
   private onEmptyReply(): void {
-    if (this.emptyTimer === undefined) {
-      this.emptyTimer = setTimeout(() => {
-        this.emptyTimer = undefined;
-        this.ask();
-      }, this.emptyBackoff.next());
-    }
+    this.emptyTimer ??= setTimeout(() => {
+      this.emptyTimer = undefined;
+      this.ask();
+    }, this.emptyBackoff.next());
     if (this.isEmpty) return;
     this.isEmpty = true;
     this.events.empty();

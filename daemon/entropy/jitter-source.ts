@@ -7,7 +7,7 @@ import {
   type JitterLibrary,
   loadJitterLibrary,
 } from '../../shared-memory/jitterentropy.js';
-import type { EntropySource } from './source.js';
+import type { OpenSource } from './source.js';
 
 /** A read waits for no more than this much, some 40 ms of work, so that its thread hears a stop. Ours. */
 const READ_BYTES = 256;
@@ -69,7 +69,7 @@ function unusable(meaning: string, code: number): Fault {
 }
 
 /** The library's collector, owned until close(). */
-export class JitterSource implements EntropySource {
+export class JitterSource implements OpenSource {
   readonly spec = 'jitter';
   /** What the last failed read meant; undefined before there was one. */
   failure: string | undefined;

@@ -1,78 +1,83 @@
-// The thread of one source that may make its reader wait: a hardware generator, or any other device or file.
+// The thread of one source that may make its reader wait: a hardware generator, the CPU, an EGD server.
 //
-// It alone blocks when the device does; the data plane sees only the bytes that have arrived. A device that fails or
-// is pulled is opened again, at growing intervals.
-import { closeSync, constants, openSync } from 'node:fs';
+// It alone blocks when the device does; the data plane sees only bytes that have arrived and passed every test. A
+// source that fails is opened again by tested-source.ts, at growing intervals.
 import { parentPort, workerData } from 'node:worker_threads';
-import { Errno, errnoName } from '../../shared-memory/errno.js';
 import { signal } from '../../shared-memory/eventfd.js';
 import { asFd } from '../../shared-memory/fd.js';
-import * as libc from '../../shared-memory/libc.js';
+import { setThreadName } from '../../shared-memory/libc.js';
+import { MonotonicClock } from '../../shared-memory/monotonic-clock.js';
+import type { SourceMessage } from '../data-plane-messages.js';
 import { FedQueueProducer, type FedQueuePlace } from './fed-queue.js';
+import { isKernelSource, makeRawSource } from './raw-source.js';
+import type { SourceSpec } from './source-spec.js';
+import { SourceStatus } from './source-status.js';
+import { TestedSource } from './tested-source.js';
 
 /** What the thread is started with. */
 export interface ReaderSetup {
-  readonly path: string;
-  readonly place: FedQueuePlace;
+  readonly spec: SourceSpec;
+  readonly queue: FedQueuePlace;
+  readonly status: SharedArrayBuffer;
   /** The data plane's wake-up eventfd, borrowed. */
   readonly wakeFd: number;
 }
 
-/** What the thread tells the main thread. */
-export type ReaderMessage =
-  { readonly kind: 'delivering' } | { readonly kind: 'failed'; readonly reason: string };
-
-/** /dev/hwrng gives a few bytes a call; larger reads only wait longer. Ours. */
-const READ_BYTES = 512;
+/** A source without bytes is looked at again after this time, then at growing intervals. Ours. */
 const FIRST_EMPTY_WAIT_MS = 1;
 const LONGEST_EMPTY_WAIT_MS = 50;
-const FIRST_REOPEN_WAIT_MS = 1000;
-const LONGEST_REOPEN_WAIT_MS = 30_000;
 
-const { path, place, wakeFd } = workerData as ReaderSetup;
+const { spec, queue: place, status: statusPlace, wakeFd } = workerData as ReaderSetup;
+setThreadName(spec.text);
 const queue = new FedQueueProducer(place);
+const status = new SourceStatus(statusPlace);
+const clock = new MonotonicClock();
+const raw = makeRawSource(spec, () => {
+  source.tryAgain();
+  queue.nudge();
+});
+const source: TestedSource = new TestedSource(
+  raw,
+  { spec: spec.text, minEntropy: spec.minEntropy, scoreEvery: isKernelSource(spec) ? 16 : 1 },
+  {
+    status,
+    clock,
+    onChange: (state, reason) => {
+      const message: SourceMessage = { kind: 'source', spec: spec.text, state, reason };
+      parentPort?.postMessage(message);
+    },
+  },
+);
 
-function post(message: ReaderMessage): void {
-  parentPort?.postMessage(message);
+/** How long to wait before the next look: a failed source knows itself. */
+function waitMs(emptyWaitMs: number): number {
+  clock.read();
+  const untilTryMs = source.nextTryMs - (clock.nowMs[0] ?? 0);
+  return status.stored === 'failed' ? Math.max(1, untilTryMs) : emptyWaitMs;
 }
 
-/** Reads until the device fails or the queue is stopped; gives the reason of the failure. */
-function deliver(fd: number, onFirstBytes: () => void): string {
+async function deliver(): Promise<void> {
   let emptyWaitMs = FIRST_EMPTY_WAIT_MS;
   for (;;) {
-    const room = queue.waitForRoom();
-    if (room === 0) return 'stopped';
+    const moves = queue.moves();
+    if (queue.isStopped()) return;
+    const room = queue.room();
     // SAFETY: the queue has `room` free bytes at its store address, and this thread alone stores there.
-    const got = libc.read(fd, queue.storeAddress, Math.min(room, READ_BYTES));
+    const got = room === 0 ? 0 : source.read(queue.storeAddress, room);
     if (got > 0) {
-      onFirstBytes();
       emptyWaitMs = FIRST_EMPTY_WAIT_MS;
       if (queue.handOver(got)) signal(asFd(wakeFd));
-    } else if (got === -Errno.EAGAIN || got === -Errno.EINTR) {
-      queue.sleep(emptyWaitMs);
-      emptyWaitMs = Math.min(2 * emptyWaitMs, LONGEST_EMPTY_WAIT_MS);
-    } else {
-      return got === 0 ? 'it has come to its end' : errnoName(got);
+      continue;
     }
+    const timeoutMs = room === 0 ? Infinity : waitMs(emptyWaitMs);
+    if (room > 0) emptyWaitMs = Math.min(2 * emptyWaitMs, LONGEST_EMPTY_WAIT_MS);
+    if (raw.receives === true) await queue.moved(moves, timeoutMs);
+    else queue.waitForMove(moves, timeoutMs);
   }
 }
 
-let reopenWaitMs = FIRST_REOPEN_WAIT_MS;
-let failing = false;
-while (!queue.isStopped()) {
-  try {
-    const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
-    const reason = deliver(fd, () => {
-      reopenWaitMs = FIRST_REOPEN_WAIT_MS;
-      if (failing) post({ kind: 'delivering' });
-      failing = false;
-    });
-    closeSync(fd);
-    if (!queue.isStopped() && !failing) post({ kind: 'failed', reason });
-  } catch (error) {
-    if (!failing) post({ kind: 'failed', reason: error instanceof Error ? error.message : String(error) });
-  }
-  failing = true;
-  queue.sleep(reopenWaitMs);
-  reopenWaitMs = Math.min(2 * reopenWaitMs, LONGEST_REOPEN_WAIT_MS);
-}
+// Waiting for shared memory does not keep a thread alive that receives; a timer that is never due does.
+const alive = setInterval(() => undefined, 2 ** 31 - 1);
+await deliver();
+clearInterval(alive);
+source.close();

@@ -15,9 +15,14 @@ export interface BackEnd {
   readonly sockets: readonly string[];
   /** Lines that it has written to standard output, as far as they have been read. */
   outputLines(): number;
-  /** CPU time of all its threads so far, in ns. */
-  cpuNs(): number;
+  /** CPU time so far, in ns: of all its threads, and of the one that serves the rings. */
+  cpuNs(): CpuTime;
   stop(): Promise<void>;
+}
+
+export interface CpuTime {
+  readonly all: number;
+  readonly serving: number;
 }
 
 /** How a back-end is started. */
@@ -101,11 +106,15 @@ function areListening(sockets: readonly string[]): boolean {
   return sockets.every((path) => listening.has(path));
 }
 
-/** Time on CPU of every thread. Source: Linux's sched-stats.rst, the first field of schedstat. */
-function cpuNs(pid: number): number {
-  return readdirSync(`/proc/${pid}/task`)
-    .map((task) => Number(readFileSync(`/proc/${pid}/task/${task}/schedstat`, 'utf8').split(' ')[0]))
-    .reduce((sum, ns) => sum + ns, 0);
+/** Time on CPU of the threads; a program of one thread serves in that. Source: Linux's sched-stats.rst, schedstat. */
+function cpuNs(pid: number): CpuTime {
+  const threads = readdirSync(`/proc/${pid}/task`).map((task) => {
+    const of = (file: string): string => readFileSync(`/proc/${pid}/task/${task}/${file}`, 'utf8');
+    return { name: of('comm').trim(), ns: Number(of('schedstat').split(' ')[0]) };
+  });
+  const sum = (some: typeof threads): number => some.reduce((total, { ns }) => total + ns, 0);
+  const serving = threads.filter(({ name }) => threads.length === 1 || name === 'data-plane');
+  return { all: sum(threads), serving: sum(serving) };
 }
 
 /** Resident memory in KiB. Source: proc(5), VmRSS. */

@@ -94,6 +94,7 @@ interface Figures {
   readonly p50: number;
   readonly p99: number;
   readonly p999: number;
+  readonly servingUs: number;
   readonly cpuUs: number;
 }
 
@@ -106,7 +107,7 @@ async function measure(kind: BackEndKind, scenario: Scenario): Promise<Figures> 
     load.run(WARM_UP_REQUESTS);
     const cpuBefore = backEnd.cpuNs();
     const { requests, seconds, latenciesUs } = load.run(scenario.requests);
-    const cpuNs = backEnd.cpuNs() - cpuBefore;
+    const cpuAfter = backEnd.cpuNs();
     load.close();
     const quantile = (q: number): number => latenciesUs[Math.floor(q * (latenciesUs.length - 1))] ?? NaN;
     return {
@@ -114,7 +115,8 @@ async function measure(kind: BackEndKind, scenario: Scenario): Promise<Figures> 
       p50: quantile(0.5),
       p99: quantile(0.99),
       p999: quantile(0.999),
-      cpuUs: cpuNs / requests / 1000,
+      servingUs: (cpuAfter.serving - cpuBefore.serving) / requests / 1000,
+      cpuUs: (cpuAfter.all - cpuBefore.all) / requests / 1000,
     };
   } finally {
     await backEnd.stop();
@@ -135,6 +137,7 @@ function row(scenario: string, kind: string, runs: readonly Figures[]): string {
     of('p50').toFixed(1),
     of('p99').toFixed(1),
     of('p999').toFixed(1),
+    of('servingUs').toFixed(2),
     of('cpuUs').toFixed(2),
   ];
   return `| ${cells.join(' | ')} |`;
@@ -213,8 +216,10 @@ async function main(): Promise<void> {
   console.log(
     `medians of ${rounds} rounds, back-ends in turn; the load generator is JavaScript in every row\n`,
   );
-  console.log('| work | back-end | requests/s | p50 µs | p99 µs | p99.9 µs | back-end CPU µs/request |');
-  console.log('| --- | --- | ---: | ---: | ---: | ---: | ---: |');
+  console.log(
+    '| work | back-end | requests/s | p50 µs | p99 µs | p99.9 µs | CPU µs/request, serving thread | all threads |',
+  );
+  console.log('| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |');
   for (const scenario of SCENARIOS.filter(({ name }) => name.includes(values.scenario))) {
     const runs = new Map<BackEndKind, Figures[]>(kinds.map((kind) => [kind, []]));
     // The yardstick cannot poll.

@@ -3,8 +3,7 @@
 // The front-end waits for no reply, because nobody would answer: the loop turns when the test lets it. Time is real, so
 // periods are long enough for nothing to come back by itself.
 import t from 'tap';
-import { EntropyPool } from '../../daemon/entropy/pool.js';
-import { GetrandomSource } from '../../daemon/entropy/source.js';
+import { Pools } from '../../daemon/entropy/pools.js';
 import { Starvation } from '../../daemon/entropy/starvation.js';
 import { EventLoop } from '../../daemon/event-loop.js';
 import type { Limit } from '../../daemon/limiter.js';
@@ -17,6 +16,7 @@ import { FrontendRequest } from '../../protocol/request.js';
 import { signal } from '../../shared-memory/eventfd.js';
 import { closeFd } from '../../shared-memory/fd.js';
 import { DEFAULT_FEATURES } from '../support/frontend.js';
+import { KernelSource } from '../support/kernel-source.js';
 import { temporaryFolder } from '../support/rng-daemon.js';
 import { VirtualMachine } from '../support/virtual-machine.js';
 
@@ -52,7 +52,7 @@ class Stand {
   readonly devices: RngDevice[];
   readonly paths: string[];
   private readonly alarm: Alarm;
-  private readonly pool = new EntropyPool([new GetrandomSource()], () => undefined);
+  private readonly pools = new Pools([new KernelSource()], () => undefined);
 
   constructor(
     folder: string,
@@ -60,7 +60,7 @@ class Stand {
     total?: Limit,
   ) {
     const peers = { disposal: { closeFd, unmap: () => undefined }, signaller: { signal } };
-    this.loop = new EventLoop(0, peers, () => this.pool.topUp());
+    this.loop = new EventLoop(0, peers, () => this.pools.topUp());
     this.alarm = new Alarm(this.loop);
     this.budget = new SharedBudget(total, this.loop.clock, this.loop.timers);
     this.paths = devices.map((_, i) => `${folder}/${i}.sock`);
@@ -75,10 +75,11 @@ class Stand {
           limit,
           weight,
           memory: { memoryPolicy: 'guard', memSlots: 0 },
+          entropy: { specs: ['kernel'], mix: false },
         },
         {
           loop: this.loop,
-          pool: this.pool,
+          pools: this.pools,
           starvation: new Starvation(this.loop.timers),
           budget: this.budget,
           log: () => undefined,
@@ -122,7 +123,7 @@ class Stand {
 
   close(): void {
     for (const device of this.devices) device.close();
-    this.pool.close();
+    this.pools.close();
     this.loop.close();
   }
 }

@@ -2,33 +2,30 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import t from 'tap';
-import { EntropyPool } from '../../../daemon/entropy/pool.js';
+import { EntropyPool, type SourceSwitch } from '../../../daemon/entropy/pool.js';
 import type { EntropySource } from '../../../daemon/entropy/source.js';
 import { viewOf } from '../../../shared-memory/ffi.js';
 
 /** Gives consecutive 32-bit numbers, so that a byte that comes twice or in another place is seen. */
 class CountingSource implements EntropySource {
   readonly spec: string;
+  alarms = 0;
   reads = 0;
   closed = false;
   private nextByte = 0;
   private readonly sizes: readonly number[];
 
-  /** `sizes`: what each read gives at most, in turn; a negative number is an error. */
+  /** `sizes`: what each read gives at most, in turn; multiples of 4. */
   constructor(sizes: readonly number[], spec = 'counting') {
     this.sizes = sizes;
     this.spec = spec;
   }
 
   read(address: number, length: number): number {
-    const size = this.sizes[this.reads++ % this.sizes.length] ?? 0;
-    if (size <= 0) return size;
-    const count = Math.min(size, length);
+    const count = Math.min(this.sizes[this.reads++ % this.sizes.length] ?? 0, length);
+    if (count === 0) return 0;
     const bytes = viewOf(address, count);
-    // The pool drops odd bytes at the end of a read, so numbers begin anew with each.
-    this.nextByte = Math.ceil(this.nextByte / 4) * 4;
     for (let i = 0; i < count; i++, this.nextByte++) bytes[i] = byteAt(this.nextByte);
-    if (count % 4 !== 0) this.nextByte -= count % 4;
     return count;
   }
 
@@ -42,10 +39,14 @@ function byteAt(at: number): number {
   return ((1 + (at >> 2)) >>> (8 * (at & 3))) & 0xff;
 }
 
+function poolOf(sources: readonly EntropySource[], onSwitch: SourceSwitch = () => undefined): EntropyPool {
+  return new EntropyPool({ sources, mixedWith: undefined }, onSwitch);
+}
+
 const sizes = fc.array(
   fc.oneof(
-    { weight: 5, arbitrary: fc.integer({ min: 4, max: 9000 }) },
-    { weight: 1, arbitrary: fc.constantFrom(0, 1, 3) },
+    { weight: 5, arbitrary: fc.integer({ min: 1, max: 2250 }).map((words) => 4 * words) },
+    { weight: 1, arbitrary: fc.constant(0) },
   ),
   { minLength: 1, maxLength: 6 },
 );
@@ -61,7 +62,7 @@ t.test('random reads and requests, odd lengths too: in order, never twice, wiped
   fc.assert(
     fc.property(sizes, takes, (given, wanted) => {
       const source = new CountingSource(given);
-      const pool = new EntropyPool([source], () => assert.fail('no read failed'));
+      const pool = poolOf([source], () => assert.fail('there is one source'));
       let at = 0;
       for (const want of wanted) {
         if (want === 0) {
@@ -87,58 +88,118 @@ t.test('random reads and requests, odd lengths too: in order, never twice, wiped
   t.end();
 });
 
-t.test(
-  'the first source that has bytes is read, in the order of preference; a failure is told each time',
-  (t) => {
-    const failed = new CountingSource([-5], 'failed');
-    const dry = new CountingSource([0], 'dry');
-    const good = new CountingSource([16], 'good');
-    const spare = new CountingSource([16], 'spare');
-    const failures: (readonly [string, number])[] = [];
-    const pool = new EntropyPool([failed, dry, good, spare], (source, result) =>
-      failures.push([source.spec, result]),
+t.test('the first source that has bytes is read, in the order of preference; a switch is told once', (t) => {
+  const dry = new CountingSource([0, 0, 0, 0, 0, 0, 16], 'dry');
+  const good = new CountingSource([16], 'good');
+  const spare = new CountingSource([16], 'spare');
+  const switches: string[] = [];
+  const pool = poolOf([dry, good, spare], (to, from) => switches.push(`${from} -> ${to}`));
+  for (let i = 0; i < 6; i++) {
+    t.equal(pool.ready(), 16);
+    pool.take(16);
+  }
+  t.equal(spare.reads, 0);
+  t.equal(good.reads, 6);
+  t.same(switches, ['dry -> good']);
+  t.equal(pool.ready(), 16);
+  t.same(switches, ['dry -> good', 'good -> dry'], 'the preferred one serves again when it has bytes');
+  pool.close();
+  t.end();
+});
+
+t.test('after an alarm of any source nothing that waits is used', (t) => {
+  const source = new CountingSource([4096, 4, 0]);
+  const spare = new CountingSource([0]);
+  const pool = poolOf([source, spare]);
+  for (const alarmed of [source, spare]) {
+    pool.topUp();
+    t.equal(pool.ready(), 4096);
+    alarmed.alarms++;
+    pool.topUp();
+    t.equal(pool.ready(), 4, 'only what came after it');
+    t.equal(
+      pool.memory.bytes.reduce((count, byte) => count + (byte === 0 ? 0 : 1), 0) <= 4,
+      true,
+      'the rest is wiped',
     );
-    for (let i = 0; i < 3; i++) {
-      t.equal(pool.ready(), 16);
-      pool.take(16);
-    }
-    t.equal(spare.reads, 0);
-    t.equal(good.reads, 3);
-    t.same(failures, [
-      ['failed', -5],
-      ['failed', -5],
-      ['failed', -5],
-    ]);
+    pool.take(4);
+    t.equal(pool.ready(), 0);
+  }
+  pool.close();
+  t.end();
+});
+
+/** Gives the same byte, as often as it is told to. */
+class ConstantSource implements EntropySource {
+  readonly alarms = 0;
+  readonly spec: string;
+  left: number;
+  private readonly byte: number;
+
+  constructor(spec: string, byte: number, left = Infinity) {
+    this.spec = spec;
+    this.byte = byte;
+    this.left = left;
+  }
+
+  read(address: number, length: number): number {
+    const count = Math.min(length, this.left);
+    if (count > 0) viewOf(address, count).fill(this.byte);
+    this.left -= count;
+    return count;
+  }
+
+  close(): void {
+    this.left = 0;
+  }
+}
+
+t.test(
+  'mixing: what is handed out is the XOR of both; what finds no partner is lost, not handed out',
+  (t) => {
+    const mixedWith = new ConstantSource('kernel', 0x0f, 100);
+    const pool = new EntropyPool(
+      { sources: [new ConstantSource('device', 0x33)], mixedWith },
+      () => undefined,
+    );
+    t.equal(pool.ready(), 100);
+    t.ok(pool.memory.bytes.subarray(0, 100).every((byte) => byte === 0x3c));
+    t.ok(
+      pool.memory.bytes.subarray(100).every((byte) => byte === 0),
+      'no unmixed byte stays in the pool',
+    );
+    pool.take(100);
+    t.equal(pool.ready(), 0, 'without the second nothing is given');
+    mixedWith.left = 8;
+    t.equal(pool.ready(), 8);
     pool.close();
     t.end();
   },
 );
 
 t.test('no source has bytes: none are ready, none are made up', (t) => {
-  for (const given of [[0], [-5], [1], [3]]) {
-    const pool = new EntropyPool([new CountingSource(given)], () => undefined);
-    for (let i = 0; i < 5; i++) {
-      t.equal(pool.ready(), 0);
-      pool.topUp();
-    }
-    pool.close();
+  const pool = poolOf([new CountingSource([0]), new CountingSource([0])]);
+  for (let i = 0; i < 5; i++) {
+    t.equal(pool.ready(), 0);
+    pool.topUp();
   }
+  pool.close();
   t.end();
 });
 
 t.test('topUp() reads only when a batch fits, and not while the pool is full', (t) => {
   const source = new CountingSource([9000]);
-  const pool = new EntropyPool([source], () => undefined);
+  const pool = poolOf([source]);
   pool.topUp();
   t.equal(source.reads, 1);
   for (let i = 0; i < 10; i++) pool.topUp();
   t.equal(source.reads, 1, 'full');
-  for (let i = 0; i < 31; i++) {
+  for (let i = 0; i < 39; i++) {
     pool.ready();
     pool.take(64);
     pool.topUp();
   }
-  t.equal(source.reads, 1, '1,984 bytes are free');
+  t.equal(source.reads, 1, '2,496 bytes are free');
   pool.take(64);
   pool.topUp();
   t.equal(source.reads, 2);

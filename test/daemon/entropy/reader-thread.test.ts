@@ -1,19 +1,24 @@
-// The thread that reads a device that may make it wait, on FIFOs and files in the place of devices.
+// The thread that reads and tests a source, on FIFOs and files in the place of devices.
 import { once } from 'node:events';
-import { closeSync, constants, openSync, renameSync, writeFileSync, writeSync } from 'node:fs';
-import { spawnSync } from 'node:child_process';
+import { renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import t, { type Test } from 'tap';
+import type { SourceMessage } from '../../../daemon/data-plane-messages.js';
 import {
   createFedQueue,
   FED_QUEUE_BYTES,
   FedSource,
+  nudgeFedQueue,
   stopFedQueue,
 } from '../../../daemon/entropy/fed-queue.js';
-import type { ReaderMessage, ReaderSetup } from '../../../daemon/entropy/reader-thread.js';
+import { BLOCK_BYTES, WINDOW_BYTES } from '../../../daemon/entropy/health-tests.js';
+import type { ReaderSetup } from '../../../daemon/entropy/reader-thread.js';
+import { SourceStatus } from '../../../daemon/entropy/source-status.js';
 import { openEventfd, readEventfd } from '../../../shared-memory/eventfd.js';
 import { NativeMemory } from '../../../shared-memory/ffi.js';
+import { makeFifo } from '../../support/fifo.js';
+import { goodBytes } from '../../support/good-bytes.js';
 import { eventually, temporaryFolder } from '../../support/rng-daemon.js';
 
 const target = new NativeMemory(FED_QUEUE_BYTES);
@@ -21,112 +26,130 @@ const READER = new URL('../../../daemon/entropy/reader-thread.js', import.meta.u
 
 /** A reader of `path` and the data plane's end of its queue. */
 function startReader(t: Test, path: string) {
-  const place = createFedQueue();
+  const queue = createFedQueue();
+  const status = new SourceStatus();
   const wakeFd = openEventfd();
-  const workerData: ReaderSetup = { path, place, wakeFd };
+  const text = `file:${path}`;
+  const workerData: ReaderSetup = {
+    spec: { kind: 'file', path, text, minEntropy: 8 },
+    queue,
+    status: status.place,
+    wakeFd,
+  };
   const worker = new Worker(READER, { workerData });
-  const messages: ReaderMessage[] = [];
-  worker.on('message', (message: ReaderMessage) => messages.push(message));
+  const messages: SourceMessage[] = [];
+  worker.on('message', (message: SourceMessage) => messages.push(message));
   const exited = once(worker, 'exit');
   const stop = async () => {
-    stopFedQueue(place);
+    stopFedQueue(queue);
     await exited;
   };
   t.teardown(stop);
-  const source = new FedSource(`test:${path}`, place);
-  /** Waits for `length` bytes. */
-  const take = async (length: number): Promise<string> => {
-    let text = '';
-    const done = await eventually(() => {
-      const got = source.read(target.address, length - text.length);
-      text += target.bytes.toString('latin1', 0, got);
-      return text.length === length;
+  const source = new FedSource(text, queue, status);
+  /** Waits for `length` bytes, and gives them. */
+  const take = async (length: number): Promise<Buffer> => {
+    const taken: Buffer[] = [];
+    let total = 0;
+    await eventually(() => {
+      const got = source.read(target.address, length - total);
+      taken.push(Buffer.from(target.bytes.subarray(0, got)));
+      total += got;
+      return total === length;
     });
-    return done ? text : `only ${text.length} bytes came`;
+    return Buffer.concat(taken);
   };
-  return { wakeFd, messages, take, stop, source };
+  const told = async (count: number) => {
+    await eventually(() => messages.length >= count);
+    return messages.map(({ state, reason }) => `${state}: ${reason}`);
+  };
+  const enable = () => {
+    status.enable();
+    nudgeFedQueue(queue);
+  };
+  return { wakeFd, take, told, stop, source, status, enable };
 }
 
-function makeFifo(t: Test): { path: string; write: (text: string) => void; close: () => void } {
-  const path = join(temporaryFolder(t), 'device');
-  if (spawnSync('mkfifo', [path]).status !== 0) throw new Error('mkfifo');
-  // Read and write: the FIFO has a writer for as long as this is open, as a device is there for as long as it is.
-  const fd = openSync(path, constants.O_RDWR | constants.O_NONBLOCK);
-  let open = true;
-  const close = (): void => {
-    if (open) closeSync(fd);
-    open = false;
-  };
-  t.teardown(close);
-  return { path, write: (text) => void writeSync(fd, text), close };
-}
+const STARTED = 'healthy: it has passed its start-up test';
 
-t.test(
-  'a device that has bytes now and then: they arrive in order, and the data plane is woken',
-  async (t) => {
-    const fifo = makeFifo(t);
-    const reader = startReader(t, fifo.path);
-    t.equal(reader.source.read(target.address, 10), 0, 'nothing yet');
-    let sent = '';
-    let taken = '';
-    for (const text of ['1st.', 'the second', 'xx', 'x'.repeat(3000)]) {
-      fifo.write(text);
-      sent += text;
-      // Whole words only: two bytes of the second wait for the next.
-      taken += await reader.take((sent.length & ~3) - taken.length);
-      t.equal(taken, sent.slice(0, sent.length & ~3));
-      t.equal(reader.source.read(target.address, 10), 0);
-    }
-    t.ok(await eventually(() => readEventfd(reader.wakeFd) > 0), 'woken');
-    t.same(reader.messages, []);
-  },
-);
+t.test('bytes that come now and then: block by block, in order, and the data plane is woken', async (t) => {
+  const fifo = makeFifo(t);
+  const reader = startReader(t, fifo.path);
+  t.equal(reader.source.read(target.address, 100), 0, 'nothing yet');
+  const good = goodBytes(10 * BLOCK_BYTES, 1);
+  const first = BLOCK_BYTES + WINDOW_BYTES;
+  fifo.write(good.subarray(0, first - 1));
+  await eventually(() => reader.status.figure('waitingSinceMs') > 0);
+  t.equal(reader.source.read(target.address, 100), 0, 'one byte short of a start-up test');
+  fifo.write(good.subarray(first - 1, first));
+  t.ok((await reader.take(BLOCK_BYTES)).equals(good.subarray(0, BLOCK_BYTES)), 'its bytes are used');
+  t.ok(await eventually(() => readEventfd(reader.wakeFd) > 0), 'woken');
+  t.same(await reader.told(1), [STARTED]);
+  // In pieces of odd lengths.
+  for (let at = first; at < good.length; at += 777)
+    fifo.write(good.subarray(at, Math.min(at + 777, good.length)));
+  t.ok((await reader.take(8 * BLOCK_BYTES)).equals(good.subarray(BLOCK_BYTES, 9 * BLOCK_BYTES)));
+  t.equal(reader.source.read(target.address, 100), 0, 'the last block has no window behind it');
+  t.equal(reader.status.figure('releasedBytes'), 9 * BLOCK_BYTES);
+});
 
-t.test(
-  'the end of a device is told once; it is opened again and goes on, which is told once too',
-  async (t) => {
-    const fifo = makeFifo(t);
-    const reader = startReader(t, fifo.path);
-    fifo.write('before..');
-    t.equal(await reader.take(8), 'before..');
-    fifo.close();
-    t.ok(await eventually(() => reader.messages.length > 0));
-    t.same(reader.messages, [{ kind: 'failed', reason: 'it has come to its end' }]);
-    const again = openSync(fifo.path, constants.O_RDWR | constants.O_NONBLOCK);
-    writeSync(again, 'back');
-    t.equal(await reader.take(4), 'back');
-    t.ok(await eventually(() => reader.messages.length === 2));
-    t.match(reader.messages[1], { kind: 'delivering' });
-    closeSync(again);
-  },
-);
+t.test('the end of a device is told; it is opened again and goes on, which is told too', async (t) => {
+  const fifo = makeFifo(t);
+  const reader = startReader(t, fifo.path);
+  fifo.write(goodBytes(4 * BLOCK_BYTES, 2));
+  await reader.take(3 * BLOCK_BYTES);
+  fifo.unplug();
+  t.same(await reader.told(2), [STARTED, 'failed: it has come to its end']);
+  fifo.plug();
+  const good = goodBytes(2 * BLOCK_BYTES, 3);
+  fifo.write(good);
+  t.ok((await reader.take(BLOCK_BYTES)).equals(good.subarray(0, BLOCK_BYTES)), 'nothing from before');
+  t.same((await reader.told(3))[2], STARTED);
+});
 
 t.test('a device that is not there when the daemon looks again', async (t) => {
   const path = join(temporaryFolder(t), 'device');
   const reader = startReader(t, path);
-  t.ok(await eventually(() => reader.messages.length > 0));
-  t.match(reader.messages[0], { kind: 'failed', reason: /ENOENT/ });
-  writeFileSync(`${path}.new`, 'here it is..');
+  t.match((await reader.told(1))[0], /^failed: ENOENT/);
+  const good = goodBytes(2 * BLOCK_BYTES, 4);
+  writeFileSync(`${path}.new`, good);
   renameSync(`${path}.new`, path);
-  t.equal(await reader.take(12), 'here it is..');
+  t.ok((await reader.take(BLOCK_BYTES)).equals(good.subarray(0, BLOCK_BYTES)));
 });
 
 t.test('a directory in the place of a device fails with its error', async (t) => {
   const reader = startReader(t, temporaryFolder(t));
-  t.ok(await eventually(() => reader.messages.length > 0));
-  t.match(reader.messages[0], { kind: 'failed', reason: 'EISDIR' });
+  t.same((await reader.told(1))[0], 'failed: EISDIR');
+});
+
+t.test('a device that jams is out for good, with what waited of it, until it is enabled', async (t) => {
+  const fifo = makeFifo(t);
+  const reader = startReader(t, fifo.path);
+  fifo.write(goodBytes(3 * BLOCK_BYTES, 5));
+  await eventually(() => reader.status.figure('releasedBytes') === 2 * BLOCK_BYTES);
+  fifo.write(Buffer.alloc(2 * BLOCK_BYTES));
+  t.match((await reader.told(2))[1], /^failed: it failed a health test: repetition count: \d+ equal samples/);
+  t.ok(reader.status.permanent);
+  t.equal(reader.source.read(target.address, 100), 0, 'dropped');
+  fifo.unplug();
+  fifo.plug();
+  const good = goodBytes(2 * BLOCK_BYTES, 6);
+  fifo.write(good);
+  t.equal(reader.status.stored, 'failed');
+  reader.enable();
+  t.ok((await reader.take(BLOCK_BYTES)).equals(good.subarray(0, BLOCK_BYTES)));
+  t.notOk(reader.status.permanent);
 });
 
 t.test('a reader that waits is stopped: for bytes, for room, for a device', async (t) => {
   const silent = makeFifo(t);
   await startReader(t, silent.path).stop();
   t.pass('while it waits for bytes');
-  const full = startReader(t, '/dev/zero');
+  const full = startReader(t, '/dev/urandom');
   t.ok(await eventually(() => full.source.read(target.address, 4) === 4));
   await full.stop();
   t.pass('while it waits for room');
   const missing = startReader(t, join(temporaryFolder(t), 'missing'));
-  t.ok(await eventually(() => missing.messages.length > 0));
+  await missing.told(1);
   await missing.stop();
   t.pass('while it waits for the device to come back');
 });

@@ -1,28 +1,35 @@
-// Sources that never wait, and how the kernel's own random device is told from others; rings that wait for bytes.
+// Raw sources behind a file or a system call, and how the kernel's own random device is told from others; rings that wait for bytes.
+import { constants } from 'node:os';
 import t from 'tap';
 import { Starvation } from '../../../daemon/entropy/starvation.js';
-import { GetrandomSource, isKernelRandom, KernelRandomSource } from '../../../daemon/entropy/source.js';
+import {
+  DeviceSource,
+  GetrandomSource,
+  isKernelRandom,
+  ReopenedSource,
+} from '../../../daemon/entropy/source.js';
 import { Timers } from '../../../daemon/timers.js';
+import { Fault } from '../../../protocol/fault.js';
 import { NativeMemory } from '../../../shared-memory/ffi.js';
 import { TestClock } from '../../support/test-clock.js';
 
 t.test('the kernel’s random device is known by its number, not by its name', (t) => {
   t.equal(isKernelRandom('/dev/random'), true);
   t.equal(isKernelRandom('/dev/urandom'), true);
-  for (const path of ['/dev/zero', '/dev/null', '/dev/full', '/etc/passwd', '/']) {
+  for (const path of ['/dev/zero', '/dev/null', '/dev/full', '/etc/passwd', '/', '/dev/no-such-device']) {
     t.equal(isKernelRandom(path), false, path);
   }
-  t.throws(() => isKernelRandom('/dev/no-such-device'), { code: 'ENOENT' });
   t.end();
 });
 
 t.test('both give all that is asked for, in its place, and never the same twice', (t) => {
   const memory = new NativeMemory(4096 + 16);
-  for (const source of [new KernelRandomSource('/dev/random'), new GetrandomSource()]) {
+  for (const source of [new DeviceSource('/dev/random'), new GetrandomSource()]) {
+    t.equal(source.open(), undefined);
     const seen = new Set<string>();
     for (const length of [1, 7, 64, 256, 257, 4096]) {
       memory.bytes.fill(0);
-      t.equal(source.read(memory.address + 8, length), length, `${length} bytes of ${source.spec}`);
+      t.equal(source.read(memory.address + 8, length), length, `${length} bytes`);
       const outside = Buffer.concat([memory.bytes.subarray(0, 8), memory.bytes.subarray(8 + length)]);
       t.ok(
         outside.every((byte) => byte === 0),
@@ -33,15 +40,41 @@ t.test('both give all that is asked for, in its place, and never the same twice'
     t.equal(seen.size, (64 + 256 + 256 + 4096) / 16, 'no 16 bytes come twice');
     source.close();
   }
-  t.equal(new KernelRandomSource('/dev/urandom').spec, 'random:/dev/urandom');
-  t.throws(() => new KernelRandomSource('/dev/no-such-device'), { code: 'ENOENT' });
   t.end();
 });
 
-t.test('a source that has failed gives its error', (t) => {
-  const closed = new KernelRandomSource('/dev/random');
-  closed.close();
-  t.ok(closed.read(new NativeMemory(8).address, 8) < 0);
+t.test('a device that is not there, has come to its end, is let go and opened again', (t) => {
+  const { address } = new NativeMemory(8);
+  t.match(new DeviceSource('/dev/no-such-device').open(), /ENOENT/);
+  const end = new DeviceSource('/dev/null');
+  t.equal(end.open(), undefined);
+  t.equal(end.read(address, 8), -constants.errno.ENODATA);
+  end.letGo();
+  t.equal(end.read(address, 8), -constants.errno.EBADF);
+  t.equal(end.open(), undefined);
+  t.equal(end.read(address, 8), -constants.errno.ENODATA);
+  end.close();
+  t.end();
+});
+
+t.test('a source that is made anew each time it is opened', (t) => {
+  const log: string[] = [];
+  const outcomes = [new Fault('daemon', 'source_missing', 'none yet'), undefined, undefined];
+  const source = new ReopenedSource(() => {
+    const outcome = outcomes.shift();
+    log.push('made');
+    return outcome ?? { read: () => 8, close: () => void log.push('closed'), failure: 'why' };
+  });
+  t.equal(source.open(), 'none yet');
+  t.equal(source.read(0, 8), 0, 'nothing from what is not open');
+  t.equal(source.open(), undefined);
+  t.equal(source.read(0, 8), 8);
+  t.equal(source.failure, 'why');
+  source.letGo();
+  t.equal(source.open(), undefined);
+  source.close();
+  source.close();
+  t.same(log, ['made', 'made', 'closed', 'made', 'closed']);
   t.end();
 });
 
