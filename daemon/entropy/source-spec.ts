@@ -1,12 +1,13 @@
 // `--source=SPEC` as the operator writes it. Source of the forms: README, "Sources".
 import { Fault } from '../../protocol/fault.js';
+import { LEAST_MIN_ENTROPY } from './conditioning.js';
 import { type EgdAddress, egdAddressText, parseEgdAddress } from './egd-address.js';
 
 /** A parsed SPEC. */
 export type SourceSpec = SourceKind & {
   /** The full form, with the default path filled in and without what follows a comma: one source has one text. */
   readonly text: string;
-  /** Entropy that the operator credits each byte with, in bits: more than 0, at most 8. */
+  /** Entropy that the operator credits each byte with, in bits: 0.25 to 8. With less than 8 they are conditioned. */
   readonly minEntropy: number;
 };
 
@@ -27,7 +28,7 @@ export function parseSourceSpec(spec: string, allowTestSources: boolean): Source
   const comma = spec.lastIndexOf(MIN_ENTROPY);
   const minEntropy = comma < 0 ? MAX_MIN_ENTROPY : parseMinEntropy(spec.slice(comma + MIN_ENTROPY.length));
   if (minEntropy === undefined)
-    return refuse(`min-entropy from more than 0 to ${MAX_MIN_ENTROPY} bits for each byte`, spec);
+    return refuse(`min-entropy from ${LEAST_MIN_ENTROPY} to ${MAX_MIN_ENTROPY} bits for each byte`, spec);
   const text = comma < 0 ? spec : spec.slice(0, comma);
   const colon = text.indexOf(':');
   const kind = colon < 0 ? text : text.slice(0, colon);
@@ -63,7 +64,7 @@ function withPath(kind: 'random' | 'hwrng' | 'file', path: string, minEntropy: n
 
 function parseMinEntropy(text: string): number | undefined {
   const value = DECIMAL.test(text) ? Number(text) : NaN;
-  return value > 0 && value <= MAX_MIN_ENTROPY ? value : undefined;
+  return value >= LEAST_MIN_ENTROPY && value <= MAX_MIN_ENTROPY ? value : undefined;
 }
 
 function refuse(expected: string, got: string): Fault {

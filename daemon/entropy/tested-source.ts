@@ -1,6 +1,7 @@
 // A raw source behind its health tests: no byte leaves before its whole block, and the window after it, have passed.
 //
-// Data path: raw source -> staging memory -> windows of 512 bytes tested -> block of 5 windows judged -> released. The
+// Data path: raw source -> staging memory -> windows of 512 bytes tested -> block of 5 windows judged -> released (conditioned,
+// if the source claims less than full entropy). The
 // window of delay means that what a source gave just before it went bad is dropped with the bad bytes, although an
 // alarm comes late: a pattern that begins inside a window is only sure to be seen in the next one.
 import { Errno, errnoName } from '../../shared-memory/errno.js';
@@ -8,10 +9,13 @@ import * as libc from '../../shared-memory/libc.js';
 import { Mapping, PAGE_BYTES } from '../../shared-memory/mapping.js';
 import type { OwnMemory } from '../../shared-memory/memory-region.js';
 import type { Clock } from '../../shared-memory/monotonic-clock.js';
+import { conditionInPlace } from './conditioning.js';
 import { BLOCK_BYTES, HealthTests, Verdict, WINDOW_BYTES } from './health-tests.js';
 import type { EntropySource, RawSource } from './source.js';
 import type { SourceStatus, StoredState } from './source-status.js';
 
+/** Bits in a byte. */
+const FULL_ENTROPY = 8;
 /** A block and the first window of the next; it fits in a page. */
 const STAGED_BYTES = BLOCK_BYTES + WINDOW_BYTES;
 /** A failed source is tried again after the first time, then at growing intervals up to the longest. Ours. */
@@ -125,7 +129,7 @@ export class TestedSource implements EntropySource {
 
   /** Moves what is left behind a block that was handed out to the front. */
   private dropTaken(): void {
-    if (this.taken !== BLOCK_BYTES) return;
+    if (this.released === 0 || this.taken < this.released) return;
     this.memory.bytes.copyWithin(0, BLOCK_BYTES, this.filled);
     this.wipe(this.filled - BLOCK_BYTES, this.filled);
     this.filled -= BLOCK_BYTES;
@@ -150,7 +154,7 @@ export class TestedSource implements EntropySource {
     if (this.blocks++ % this.options.scoreEvery !== 0) return true;
     const passes = this.tests.scoreBlock(this.memory, 0);
     // A source that claims less than full entropy cannot pass: its score is for the operator.
-    if (passes || this.options.minEntropy < 8) return true;
+    if (passes || this.options.minEntropy < FULL_ENTROPY) return true;
     this.wipe(0, BLOCK_BYTES);
     this.taken = BLOCK_BYTES;
     this.released = BLOCK_BYTES;
@@ -159,6 +163,8 @@ export class TestedSource implements EntropySource {
   }
 
   private release(): void {
+    if (this.options.minEntropy < FULL_ENTROPY)
+      this.released = conditionInPlace(this.memory.bytes.subarray(0, BLOCK_BYTES), this.options.minEntropy);
     this.status.setFigure('waitingSinceMs', 0);
     this.status.setFigure('releasedBytes', this.status.figure('releasedBytes') + this.released);
     if (this.status.stored === 'healthy') return;

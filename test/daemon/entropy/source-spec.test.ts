@@ -103,11 +103,11 @@ t.test('what is refused', (t) => {
   t.end();
 });
 
-t.test('min-entropy is a decimal number above 0, at most 8', (t) => {
+t.test('min-entropy is a decimal number from 0.25 to 8', (t) => {
   for (const [text, minEntropy] of [
     ['8', 8],
     ['8.0', 8],
-    ['0.001', 0.001],
+    ['0.25', 0.25],
     ['1', 1],
     ['7.999', 7.999],
     ['01', 1],
@@ -118,6 +118,7 @@ t.test('min-entropy is a decimal number above 0, at most 8', (t) => {
     '',
     '0',
     '0.0',
+    '0.24',
     '8.1',
     '9',
     '-1',
@@ -133,7 +134,7 @@ t.test('min-entropy is a decimal number above 0, at most 8', (t) => {
     'Infinity',
   ]) {
     const refused = parseSourceSpec(`rdrand,min-entropy=${text}`, false);
-    t.match(refused, { code: 'source_spec', message: /min-entropy from more than 0 to 8/ }, `'${text}'`);
+    t.match(refused, { code: 'source_spec', message: /min-entropy from 0.25 to 8/ }, `'${text}'`);
   }
   // The last one counts; what is in front of it is part of a path, or wrong.
   t.match(parseSourceSpec('hwrng:/a,min-entropy=x,min-entropy=2', false), {
