@@ -1,7 +1,8 @@
 // File descriptors: who may close one, and what an fd that a peer passed really is.
 //
-// Ownership: whoever holds an `Fd` in a field owns it and closes it exactly once. A function that takes an `Fd`
-// as an argument borrows it, unless its name says `take` or `adopt`.
+// Ownership: an `Fd` has one owner, which closes it, or hands it to Disposal, exactly once; a field owns unless its comment
+// says "borrowed". A function or constructor that is given an `Fd` borrows it for the call, unless it closes it by name or
+// its comment says that it adopts it, or owns it from there on.
 import { readlinkSync } from 'node:fs';
 import { NativeMemory } from './ffi.js';
 import * as libc from './libc.js';

@@ -3,6 +3,7 @@
 import { NativeMemory, PreparedCall, symbolAddress, viewOf } from './ffi.js';
 
 export const O_NONBLOCK = 0o4000;
+export const F_DUPFD_CLOEXEC = 1030;
 export const F_GETFL = 3;
 export const F_SETFL = 4;
 export const F_GET_SEALS = 1034;
@@ -12,11 +13,15 @@ export const SOCK_STREAM = 1;
 export const SOCK_NONBLOCK = 0o4000;
 export const SOCK_CLOEXEC = 0o2000000;
 export const SOL_SOCKET = 1;
+export const SO_TYPE = 3;
+export const SO_OOBINLINE = 10;
 export const SO_LINGER = 13;
 export const SO_PEERCRED = 17;
 export const SO_ACCEPTCONN = 30;
 export const SO_DOMAIN = 39;
 export const SCM_RIGHTS = 1;
+export const SHUT_RDWR = 2;
+export const SIOCINQ = 0x541b;
 export const MSG_CTRUNC = 0x08;
 export const MSG_DONTWAIT = 0x40;
 export const MSG_NOSIGNAL = 0x4000;
@@ -42,6 +47,7 @@ const AT_STATX_DONT_SYNC = 0x4000;
 const STATX_BASIC_STATS = 0x7ff;
 export const POLLIN = 1;
 export const POLLOUT = 4;
+export const POLLERR = 8;
 export const SIG_IGN = 1;
 
 // errno is thread-local memory at a fixed address for the life of a thread, so it can be read without a call.
@@ -234,13 +240,37 @@ export function getsockopt(fd: number, name: number, values: Int32Array): number
 const setsockoptCall = new PreparedCall('setsockopt', 'int', ['int', 'int', 'int', 'pointer', 'uint']);
 /** setsockopt(2) at SOL_SOCKET with all bytes of the option's value 0: switched off. `length` at most 12. */
 export function clearSocketOption(fd: number, name: number, length: number): number {
+  return setSocketOption(fd, name, 0, length);
+}
+
+/** setsockopt(2) at SOL_SOCKET with an int, followed by zeros up to `length` bytes, at most 12. */
+export function setSocketOption(fd: number, name: number, value: number, length = 4): number {
   option.bytes.fill(0);
+  option.words[0] = value;
   setsockoptCall.setInt(0, fd);
   setsockoptCall.setInt(1, SOL_SOCKET);
   setsockoptCall.setInt(2, name);
   setsockoptCall.setWide(3, option.address);
   setsockoptCall.setInt(4, length);
   return result(setsockoptCall.call());
+}
+
+const shutdownCall = new PreparedCall('shutdown', 'int', ['int', 'int']);
+export function shutdown(fd: number, how: number): number {
+  shutdownCall.setInt(0, fd);
+  shutdownCall.setInt(1, how);
+  return result(shutdownCall.call());
+}
+
+const ioctlCall = new PreparedCall('ioctl', 'int', ['int', 'long', 'pointer']);
+const ioctlAnswer = new NativeMemory(8);
+/** ioctl(2) of a request that stores an int: that int, or a negated error number. */
+export function ioctlForInt(fd: number, request: number): number {
+  ioctlCall.setInt(0, fd);
+  ioctlCall.setWide(1, request);
+  ioctlCall.setWide(2, ioctlAnswer.address);
+  const returned = result(ioctlCall.call());
+  return returned < 0 ? returned : (ioctlAnswer.words[0] ?? 0);
 }
 
 const memfdCreateCall = new PreparedCall('memfd_create', 'int', ['pointer', 'uint']);

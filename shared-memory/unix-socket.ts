@@ -40,6 +40,24 @@ export function acceptFrom(listener: Fd): number {
   return libc.accept(listener, libc.SOCK_CLOEXEC | libc.SOCK_NONBLOCK);
 }
 
+/**
+ * Makes out-of-band bytes plain ones. Otherwise recvmsg(2) drops them by itself, and with them it closes, here and now,
+ * whatever fds they bring: a TCP socket among them lingers as long as its sender likes.
+ */
+export function keepOutOfBand(fd: Fd): void {
+  libc.setSocketOption(fd, libc.SO_OOBINLINE, 1);
+}
+
+/** Ends a stream socket's traffic both ways for good; true when nothing is left in it that close(2) would have to let go. */
+export function endsEmpty(fd: Fd): boolean {
+  const domain = new Int32Array(1);
+  const type = new Int32Array(1);
+  if (libc.getsockopt(fd, libc.SO_DOMAIN, domain) < 0 || domain[0] !== libc.AF_UNIX) return false;
+  // Every fd that waits in a stream came with at least one byte; in a datagram it need not.
+  if (libc.getsockopt(fd, libc.SO_TYPE, type) < 0 || type[0] !== libc.SOCK_STREAM) return false;
+  return libc.shutdown(fd, libc.SHUT_RDWR) === 0 && libc.ioctlForInt(fd, libc.SIOCINQ) === 0;
+}
+
 /** Who is at the other end, as the kernel recorded it when the connection was made. */
 export interface PeerCredentials {
   readonly pid: number;
@@ -83,19 +101,25 @@ const IOVEC_BYTES = 16;
 const CMSGHDR_BYTES = 16;
 const FD_BYTES = 4;
 
-/**
- * Fds that one message may bring before the kernel truncates the rest. The largest legitimate message brings 8
- * (SET_MEM_TABLE); a message with more than 16 is refused as a whole.
- */
+/** Fds that one message may bring. The largest legitimate one brings 8 (SET_MEM_TABLE); with more it is refused. Ours. */
 export const MAX_RECEIVED_FDS = 16;
 /** SCM_MAX_FD: the kernel passes no more in one message. Source: unix(7). */
 export const MAX_SENT_FDS = 253;
 
-/** Returned by {@link MessageBuffer.receive} when fds were lost: too many of them, or no free number here. */
+/** Returned by {@link MessageBuffer.receive} when fds were lost: there was no free number here. */
 export const FDS_TRUNCATED = -0x10000;
+
+/** Told of each system call, before and after. */
+export interface CallMark {
+  enter(owner: number): void;
+  leave(): void;
+}
 
 /** The buffers of recvmsg(2) and sendmsg(2), made once for each thread. */
 export class MessageBuffer {
+  /** Told of the calls, and for whom they are, until they are set again. */
+  mark: CallMark | undefined;
+  owner = 0;
   private readonly header = new NativeMemory(MSGHDR_BYTES);
   private readonly iovec = new NativeMemory(IOVEC_BYTES);
   private readonly control = new NativeMemory(CMSGHDR_BYTES + MAX_SENT_FDS * FD_BYTES);
@@ -112,13 +136,16 @@ export class MessageBuffer {
    * Gives the bytes received, 0 at end of stream, a negated error number, or {@link FDS_TRUNCATED}.
    */
   receive(fd: Fd, into: NativeMemory, span: Span, fds: Fd[]): number {
-    const capacity = CMSGHDR_BYTES + MAX_RECEIVED_FDS * FD_BYTES;
+    // Room for all that the kernel can pass: it would close the rest here and now, which may take for ever.
+    const capacity = CMSGHDR_BYTES + MAX_SENT_FDS * FD_BYTES;
     this.iovec.setWide(0, into.address + span.offset);
     this.iovec.setWide(8, span.length);
     this.header.setWide(MSGHDR_CONTROL, this.control.address);
     this.header.setWide(MSGHDR_CONTROLLEN, capacity);
     // SAFETY: the iovec lies inside `into`, the control length inside `control`; both outlive the call.
+    this.mark?.enter(this.owner);
     const received = libc.recvmsg(fd, this.header.address, libc.MSG_DONTWAIT | libc.MSG_CMSG_CLOEXEC);
+    this.mark?.leave();
     if (received < 0) return received;
     this.collectFds(fds);
     const flags = this.header.words[MSGHDR_FLAGS / 4] ?? 0;
@@ -159,7 +186,10 @@ export class MessageBuffer {
       fds.forEach((passed, i) => (this.control.words[CMSGHDR_BYTES / 4 + i] = passed));
     }
     // SAFETY: as in receive().
-    return libc.sendmsg(fd, this.header.address, libc.MSG_DONTWAIT | libc.MSG_NOSIGNAL);
+    this.mark?.enter(this.owner);
+    const sent = libc.sendmsg(fd, this.header.address, libc.MSG_DONTWAIT | libc.MSG_NOSIGNAL);
+    this.mark?.leave();
+    return sent;
   }
 }
 
