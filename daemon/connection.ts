@@ -15,6 +15,8 @@ import { encodeU64Reply } from '../protocol/reply.js';
 import { FrontendRequest, frontendRequestName, frontendRequestSpec } from '../protocol/request.js';
 import type { DeviceState } from './device-state.js';
 import type { EventLoop, Watch, Watcher } from './event-loop.js';
+import { connectionBlocked } from './peer-calls.js';
+import type { ServiceContext } from './ring-service.js';
 import type { Timer } from './timers.js';
 
 /** A message that has begun must be complete after this time. */
@@ -39,13 +41,19 @@ export interface ConnectionEvents {
   ended(fault: Fault | undefined): void;
   /** A bug of ours; the connection has ended. */
   bug(error: unknown): void;
+  /** Too much of what the front-end passed waits to be let go; its messages wait until resume(). */
+  held(): void;
 }
+
+/** What a connection needs of its device. */
+type ConnectionContext = Pick<ServiceContext, 'loop' | 'device' | 'disposal'>;
 
 /** Speaks vhost-user with one front-end. Owns its socket, and the device state that the front-end sets up. */
 export class Connection implements Watcher, Timer {
   dueMs = Infinity;
   readonly state: DeviceState;
   private readonly fd: Fd;
+  private readonly context: ConnectionContext;
   private readonly loop: EventLoop;
   private readonly events: ConnectionEvents;
   private readonly incoming = new NativeMemory(HEADER_BYTES + MAX_PAYLOAD_BYTES);
@@ -57,11 +65,14 @@ export class Connection implements Watcher, Timer {
   private queuedBytes = 0;
   /** True while the socket is full and EPOLLOUT is watched. */
   private blocked = false;
+  /** True while the front-end's messages wait. */
+  private isHeld = false;
   private ended = false;
 
-  constructor(fd: Fd, loop: EventLoop, state: DeviceState, events: ConnectionEvents) {
+  constructor(fd: Fd, context: ConnectionContext, state: DeviceState, events: ConnectionEvents) {
     this.fd = fd;
-    this.loop = loop;
+    this.context = context;
+    this.loop = context.loop;
     this.state = state;
     this.events = events;
   }
@@ -79,6 +90,8 @@ export class Connection implements Watcher, Timer {
   }
 
   onEvents(events: number): void {
+    // What a front-end has sent before it left need not be read; as long as it is there, it can wait.
+    if (this.isHeld && (events & EPOLLHUP) !== 0) this.end(undefined);
     if ((events & EPOLLOUT) !== 0) this.flush();
     if ((events & (EPOLLIN | EPOLLHUP | EPOLLRDHUP)) !== 0) this.receiveMessages();
   }
@@ -96,13 +109,37 @@ export class Connection implements Watcher, Timer {
     this.end(fault);
   }
 
+  /** The front-end's messages have waited long enough. */
+  resume(): void {
+    if (!this.isHeld) return;
+    this.isHeld = false;
+    this.rewatch();
+  }
+
   private receiveMessages(): void {
     for (let cost = 0; cost < MESSAGES_PER_ROUND;) {
-      if (!this.receiveHeader() || !this.receivePayload()) return;
+      if (this.ended || this.mustWait() || !this.receiveHeader() || !this.receivePayload()) return;
       // Mapping memory takes longer than all others together.
       cost += this.header?.request === FrontendRequest.SetMemTable ? MESSAGES_PER_ROUND : 1;
       this.takeMessage();
+      if (this.loop.calls.isAccused(this.context.device)) this.end(connectionBlocked());
     }
+  }
+
+  /** True between two messages while too much of what this front-end passed waits. */
+  private mustWait(): boolean {
+    if (this.isHeld) return true;
+    if (this.received > 0 || !this.context.disposal.isFull()) return false;
+    this.isHeld = true;
+    this.rewatch();
+    this.events.held();
+    return true;
+  }
+
+  private rewatch(): void {
+    if (this.ended || this.watch === undefined) return;
+    const reading = this.isHeld ? 0 : EPOLLIN | EPOLLRDHUP;
+    this.loop.rewatch(this.watch, reading | (this.blocked ? EPOLLOUT : 0));
   }
 
   /** True once a valid header is here. */
@@ -128,7 +165,13 @@ export class Connection implements Watcher, Timer {
   /** Reads towards `wanted` bytes of this message; false when there is nothing more to do now. */
   private receive(wanted: number): boolean {
     const span = { offset: this.received, length: wanted - this.received };
+    messages.mark = this.loop.calls;
+    messages.owner = this.context.device;
     const got = messages.receive(this.fd, this.incoming, span, this.fds);
+    if (this.loop.calls.isAccused(this.context.device)) {
+      this.end(connectionBlocked());
+      return false;
+    }
     if (got === -Errno.EAGAIN) return false;
     if (got === -Errno.EINTR) return true;
     if (got === FDS_TRUNCATED) {
@@ -136,7 +179,7 @@ export class Connection implements Watcher, Timer {
         new Fault(
           'connection',
           'fds_truncated',
-          `expected at most ${MAX_RECEIVED_FDS} fds with a message, got more, or no free descriptor here (raise LimitNOFILE)`,
+          'expected to receive the fds of a message, got no free descriptor for them here: raise LimitNOFILE',
         ),
       );
       return false;
@@ -210,7 +253,7 @@ export class Connection implements Watcher, Timer {
     try {
       this.handle(header, payload, fds);
     } finally {
-      for (const fd of fds) this.loop.disposal.closeFd(fd);
+      for (const fd of fds) this.context.disposal.closeFd(fd);
     }
   }
 
@@ -275,6 +318,8 @@ export class Connection implements Watcher, Timer {
       const reply = this.queued[0];
       if (reply === undefined) break;
       outgoing.bytes.set(reply);
+      messages.mark = this.loop.calls;
+      messages.owner = this.context.device;
       const sent = messages.send(this.fd, outgoing, { offset: 0, length: reply.length });
       if (sent === -Errno.EAGAIN || sent === -Errno.EINTR) break;
       if (sent < 0) {
@@ -292,7 +337,7 @@ export class Connection implements Watcher, Timer {
     const blocked = this.queued.length > 0;
     if (this.ended || this.watch === undefined || blocked === this.blocked) return;
     this.blocked = blocked;
-    this.loop.rewatch(this.watch, EPOLLIN | EPOLLRDHUP | (blocked ? EPOLLOUT : 0));
+    this.rewatch();
   }
 
   /** A message was begun and not finished in time. */
@@ -325,8 +370,8 @@ export class Connection implements Watcher, Timer {
     this.loop.timers.disarm(this);
     this.state.close();
     if (this.watch !== undefined) this.loop.unwatch(this.watch);
-    for (const fd of this.fds) this.loop.disposal.closeFd(fd);
+    for (const fd of this.fds) this.context.disposal.closeFd(fd);
     this.fds = [];
-    this.loop.disposal.closeFd(this.fd);
+    this.context.disposal.endSocket(this.fd);
   }
 }

@@ -17,8 +17,8 @@ export interface SourceSetup {
 /** What a data-plane worker is started with. */
 export interface DataPlaneSetup {
   readonly wakeFd: number;
-  /** See signal-watch.ts. */
-  readonly signalMark: SharedArrayBuffer;
+  /** See peer-calls.ts. */
+  readonly mark: SharedArrayBuffer;
   readonly busyPollUs: number;
   /** What all devices together may deliver; undefined: no limit. */
   readonly total: Limit | undefined;
@@ -31,8 +31,18 @@ export interface StopMessage {
   readonly kind: 'stop';
 }
 
-/** What the data plane has done with and the main thread is to let go. */
-export type Disposable = { readonly fd: number } | { readonly address: number; readonly length: number };
+/** What the data plane has done with and the main thread is to let go; `end` and `signal`: see peer-disposal.ts. */
+export type Disposable =
+  | { readonly fd: number; readonly how: 'close' | 'end' | 'signal' }
+  | { readonly address: number; readonly length: number };
+export interface DisposeMessage {
+  readonly kind: 'dispose';
+  /** The number of the device whose front-end passed it. */
+  readonly device: number;
+  /** One word, which counts what waits of this device. */
+  readonly waiting: Int32Array;
+  readonly what: Disposable;
+}
 
 /** From the thread that reads a source: its state has changed, and why, as a sentence without a subject. */
 export interface SourceMessage {
@@ -51,7 +61,7 @@ export type DataPlaneMessage =
   | SourceMessage
   /** Bytes come from another source than the last ones did. */
   | { readonly kind: 'sourceSwitch'; readonly to: string; readonly from: string }
-  | { readonly kind: 'dispose'; readonly what: Disposable }
+  | DisposeMessage
   | {
       readonly kind: 'log';
       readonly level: LogLevel;

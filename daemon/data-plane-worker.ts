@@ -1,7 +1,5 @@
 // The data-plane thread: it owns every vhost-user connection, mapping and ring, and blocks in epoll_wait(2) only.
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
-import type { Disposal } from '../shared-memory/disposal.js';
-import { closeFd, fdKind } from '../shared-memory/fd.js';
 import { setThreadName } from '../shared-memory/libc.js';
 import type { DataPlaneMessage, DataPlaneSetup } from './data-plane-messages.js';
 import { FedSource } from './entropy/fed-queue.js';
@@ -9,7 +7,7 @@ import { Pools } from './entropy/pools.js';
 import { SourceStatus } from './entropy/source-status.js';
 import { Starvation } from './entropy/starvation.js';
 import { EventLoop, watchWakeUp } from './event-loop.js';
-import { MarkedSignal } from './signal-watch.js';
+import { PeerCalls } from './peer-calls.js';
 import { RngDevice, type Log } from './rng-device.js';
 import { SharedBudget } from './shared-budget.js';
 
@@ -22,16 +20,7 @@ function post(message: DataPlaneMessage): void {
 
 const log: Log = (level, code, message, fields = {}) => post({ kind: 'log', level, code, message, fields });
 
-const disposal: Disposal = {
-  // Closing an eventfd never waits, and a front-end may pass thousands a second.
-  closeFd: (fd) => (fdKind(fd) === 'eventfd' ? closeFd(fd) : post({ kind: 'dispose', what: { fd } })),
-  unmap: (address, length) => post({ kind: 'dispose', what: { address, length } }),
-};
-const loop = new EventLoop(
-  setup.busyPollUs,
-  { disposal, signaller: new MarkedSignal(setup.signalMark) },
-  () => pools.topUp(),
-);
+const loop = new EventLoop(setup.busyPollUs, new PeerCalls(setup.mark), () => pools.topUp());
 const starvation = new Starvation(loop.timers);
 const sources = setup.sources.map(
   ({ spec, queue, status }) => new FedSource(spec.text, queue, new SourceStatus(status)),
@@ -49,6 +38,7 @@ const devices = setup.devices.map(
       starvation,
       budget,
       log,
+      post,
       connected: (count) => {
         connections += count;
         post({ kind: 'connections', count: connections });

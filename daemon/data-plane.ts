@@ -14,7 +14,8 @@ import type { ReaderSetup } from './entropy/reader-thread.js';
 import type { SourceSpec } from './entropy/source-spec.js';
 import { SourceStatus } from './entropy/source-status.js';
 import { SourceWatch } from './entropy/source-watch.js';
-import { createSignalMark, SignalWatch } from './signal-watch.js';
+import { createMark } from './peer-calls.js';
+import { PeerWatch } from './peer-watch.js';
 import type { Limit } from './limiter.js';
 import type { DeviceOptions, Log } from './rng-device.js';
 
@@ -61,11 +62,11 @@ export class DataPlane {
     );
     for (const source of this.sources) this.startReader(source, events.log);
     const { devices, busyPollUs, total } = setup;
-    const signalMark = createSignalMark();
-    const watch = new SignalWatch(signalMark);
+    const mark = createMark();
+    new PeerWatch(mark).start();
     const workerData: DataPlaneSetup = {
       wakeFd: this.wakeFd,
-      signalMark,
+      mark,
       busyPollUs,
       total,
       sources: this.sources,
@@ -77,13 +78,10 @@ export class DataPlane {
     });
     this.worker.on('message', (message: DataPlaneMessage) => {
       if (message.kind === 'log') events.log(message.level, message.code, message.message, message.fields);
-      if (message.kind === 'connections') {
-        watch.run(message.count > 0);
-        this.sourceWatch.watchFor(message.count > 0);
-      }
+      if (message.kind === 'connections') this.sourceWatch.watchFor(message.count > 0);
       if (message.kind === 'source') this.sourceWatch.take(message);
       if (message.kind === 'sourceSwitch') this.sourceWatch.switched(message.to, message.from);
-      if (message.kind === 'dispose') dispose(message.what);
+      if (message.kind === 'dispose') dispose(message);
       if (message.kind === 'lastConnectionEnded') events.lastConnectionEnded();
       if (message.kind === 'serving') this.serving.resolve();
     });

@@ -1,7 +1,6 @@
 // What one front-end has set up on a device: features, memory table, ring, status. Each request is handled here.
 //
 // Source: vhost-user, "Front-end message types"; the daemon's policies for bad input are in ARCHITECTURE.md.
-import type { Disposal } from '../shared-memory/disposal.js';
 import { fdKind, type Fd } from '../shared-memory/fd.js';
 import { GuestMemory } from '../shared-memory/guest-memory.js';
 import type { MemoryPolicy, RegionDescription } from '../shared-memory/memory-region.js';
@@ -18,6 +17,7 @@ import {
 import type { FrontendMessage } from '../protocol/message.js';
 import { encodeU64Reply, encodeVringStateReply } from '../protocol/reply.js';
 import { FrontendRequest, frontendRequestName } from '../protocol/request.js';
+import type { PeerDisposal } from './peer-disposal.js';
 import type { ServiceContext } from './ring-service.js';
 import { type RingEvents, Vring } from './vring.js';
 
@@ -89,7 +89,7 @@ export interface MemoryOptions {
 /** The device as one front-end has set it up; lives as long as the connection. */
 export class DeviceState {
   private readonly options: MemoryOptions;
-  private readonly disposal: Disposal;
+  private readonly disposal: PeerDisposal;
   private readonly vring: Vring;
   private readonly offeredProtocolFeatures: bigint;
   private features = 0n;
@@ -101,7 +101,7 @@ export class DeviceState {
 
   constructor(context: ServiceContext, options: MemoryOptions, events: RingEvents) {
     this.options = options;
-    this.disposal = context.loop.disposal;
+    this.disposal = context.disposal;
     this.vring = new Vring(context, events);
     const slots = options.memSlots > 0 ? maskOf(ProtocolFeature.CONFIGURE_MEM_SLOTS) : 0n;
     this.offeredProtocolFeatures = OFFERED_PROTOCOL_FEATURES | slots;
@@ -361,7 +361,7 @@ export class DeviceState {
     this.vring.reset();
     this.memory?.unmap(this.disposal);
     this.memory = undefined;
-    if (this.backendReqFd !== undefined) this.disposal.closeFd(this.backendReqFd);
+    if (this.backendReqFd !== undefined) this.disposal.endSocket(this.backendReqFd);
     this.backendReqFd = undefined;
   }
 }

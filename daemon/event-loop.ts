@@ -3,9 +3,9 @@
 // Data path: a kick arrives here and leads to one pass over its ring. The loop waits nowhere but in epoll_wait(2),
 // so no peer, source or limit can delay another device for longer than one pass of each.
 import { Epoll, EPOLLET, EPOLLIN } from '../shared-memory/epoll.js';
-import type { Disposal } from '../shared-memory/disposal.js';
 import { asFd, type Fd } from '../shared-memory/fd.js';
 import { type Clock, MonotonicClock } from '../shared-memory/monotonic-clock.js';
+import type { PeerCalls } from './peer-calls.js';
 import { Timers } from './timers.js';
 
 /** Something that has file descriptors watched. */
@@ -25,11 +25,6 @@ export interface Workable {
   /** The ring is no longer polled: ask for kicks again. True when work came in meanwhile. */
   cool(): boolean;
   onCrash(error: unknown): void;
-}
-
-/** Writes to eventfds of peers: as signal() of shared-memory/eventfd.ts, but a write that lasts ends with EINTR. */
-export interface Signaller {
-  signal(fd: Fd): number;
 }
 
 /** A watched fd; needed to unwatch it. */
@@ -52,10 +47,8 @@ const VIEWS_PER_TURN = 256;
 export class EventLoop {
   readonly clock: Clock = new MonotonicClock();
   readonly timers = new Timers(this.clock);
-  /** Where fds and mappings of peers go. */
-  readonly disposal: Disposal;
   /** How guests and front-ends are signalled. */
-  readonly signaller: Signaller;
+  readonly calls: PeerCalls;
   private readonly epoll = new Epoll();
   private readonly watchers: (Watcher | undefined)[] = [];
   private readonly generations: number[] = [];
@@ -72,14 +65,9 @@ export class EventLoop {
   private readonly betweenRequests: () => void;
 
   /** `busyPollUs`: how long a ring is watched after its last request; `betweenRequests` runs after each round. */
-  constructor(
-    busyPollUs: number,
-    peers: { readonly disposal: Disposal; readonly signaller: Signaller },
-    betweenRequests: () => void,
-  ) {
+  constructor(busyPollUs: number, calls: PeerCalls, betweenRequests: () => void) {
     this.busyPollMs = busyPollUs / 1000;
-    this.disposal = peers.disposal;
-    this.signaller = peers.signaller;
+    this.calls = calls;
     this.betweenRequests = betweenRequests;
   }
 

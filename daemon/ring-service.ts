@@ -10,6 +10,8 @@ import type { EntropyPool } from './entropy/pool.js';
 import type { Starvation, Starved } from './entropy/starvation.js';
 import type { EventLoop, Workable } from './event-loop.js';
 import type { Limiter } from './limiter.js';
+import { signalBlocked } from './peer-calls.js';
+import type { PeerDisposal } from './peer-disposal.js';
 import type { BudgetShare, BudgetWaiter } from './shared-budget.js';
 import type { Timer } from './timers.js';
 import type { Fd } from '../shared-memory/fd.js';
@@ -29,6 +31,9 @@ export interface ServiceContext {
   readonly limiter: Limiter;
   readonly share: BudgetShare;
   readonly counters: DeviceCounters;
+  /** The device's number among the data plane's calls, and where its fds and mappings go. */
+  readonly device: number;
+  readonly disposal: PeerDisposal;
 }
 
 /** Why a pass ended. */
@@ -52,6 +57,8 @@ export class RingService implements Workable, Starved, BudgetWaiter, Timer {
   private readonly onFault: (fault: Fault) => void;
   private readonly onBug: (error: unknown) => void;
   private callFd: Fd | undefined;
+  /** The device that the call fd is signalled for, or 0: it is a pipe, and signalled aside. Kept here, where it is cached. */
+  private callDevice = 0;
   private queued = false;
   private held = false;
   private stopped = false;
@@ -78,9 +85,10 @@ export class RingService implements Workable, Starved, BudgetWaiter, Timer {
     this.onBug = on.bug;
   }
 
-  /** Sets the fd that is signalled; the caller keeps it open until it sets another or stops the service. */
-  useCall(fd: Fd | undefined): void {
+  /** Sets the fd that is signalled, a pipe `aside`; the caller keeps it open until it sets another or stops the service. */
+  useCall(fd: Fd | undefined, aside: boolean): void {
     this.callFd = fd;
+    this.callDevice = aside ? 0 : this.context.device;
   }
 
   /** Brings the ring to the loop for a pass. */
@@ -276,20 +284,15 @@ export class RingService implements Workable, Starved, BudgetWaiter, Timer {
   /** Tells the driver; a full pipe or a counter at its maximum has told it already. */
   private signalCall(): void {
     if (this.callFd === undefined) return;
-    const result = this.context.loop.signaller.signal(this.callFd);
+    const { loop } = this.context;
+    const result =
+      this.callDevice === 0
+        ? this.context.disposal.signalAside(this.callFd)
+        : loop.calls.signal(this.callFd, this.callDevice);
     if (result === -Errno.EINTR) {
       this.onFault(signalBlocked());
     } else if (result < 0 && result !== -Errno.EAGAIN) {
       this.onFault(new Fault('ring', 'call_failed', `signalling the guest failed: ${errnoName(result)}`));
     }
   }
-}
-
-/** The front-end has made a fd block that it passed for signals, which takes intent. */
-export function signalBlocked(): Fault {
-  return new Fault(
-    'connection',
-    'signal_blocked',
-    'expected call and err fds that never block, got one that did',
-  );
 }

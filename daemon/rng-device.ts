@@ -5,9 +5,11 @@
 import { errnoName, Errno } from '../shared-memory/errno.js';
 import { EPOLLIN } from '../shared-memory/epoll.js';
 import { asFd, closeFd, type Fd } from '../shared-memory/fd.js';
-import { acceptFrom, peerCredentials } from '../shared-memory/unix-socket.js';
+import { acceptFrom, keepOutOfBand, peerCredentials } from '../shared-memory/unix-socket.js';
 import type { Fault } from '../protocol/fault.js';
+import { BacklogHold } from './backlog-hold.js';
 import { Connection } from './connection.js';
+import type { DataPlaneMessage } from './data-plane-messages.js';
 import { newCounters } from './counters.js';
 import { DeviceState, type MemoryOptions } from './device-state.js';
 import type { EntropyPool } from './entropy/pool.js';
@@ -16,6 +18,7 @@ import type { Starvation } from './entropy/starvation.js';
 import type { EventLoop, Watch, Watcher } from './event-loop.js';
 import { type Limit, Limiter } from './limiter.js';
 import { LogThrottle } from './log-throttle.js';
+import { PeerDisposal } from './peer-disposal.js';
 import type { BudgetShare, SharedBudget } from './shared-budget.js';
 import type { Timer } from './timers.js';
 
@@ -23,8 +26,10 @@ import type { Timer } from './timers.js';
 const ACCEPTS_PER_ROUND = 16;
 /** Without a free descriptor, accepting pauses for this long; the devices that are connected go on. */
 const ACCEPT_PAUSE_MS = 100;
-/** A front-end that held up the data plane has to wait before it may try again. Ours. */
-const HOSTILE_PAUSE_MS = 10_000;
+/** Once a front-end has held up the data plane the device accepts none for so long, longer each time. Ours. */
+const HOSTILE_PAUSES_MS = [10_000, 60_000, 600_000, 3_600_000] as const;
+/** After so long without another time, the pauses begin anew. Ours. */
+const FORGIVEN_AFTER_MS = 86_400_000;
 /** Lines of one kind for one device in 10 s, however many connections make them. Ours. */
 const DEVICE_LOG_LINES = 20;
 const CONNECTION_LOG_LINES = 1;
@@ -60,6 +65,8 @@ export interface DeviceContext {
   /** What all devices together may deliver. */
   readonly budget: SharedBudget;
   readonly log: Log;
+  /** To the main thread. */
+  readonly post: (message: DataPlaneMessage) => void;
   /** A front-end has come or gone. Views that it leaves wait for the garbage collector in the thread's own loop. */
   readonly connected: (change: 1 | -1) => void;
   /** The front-end of an inherited connection has gone: there is nothing left for this device to do. */
@@ -68,6 +75,7 @@ export interface DeviceContext {
 
 /** Serves the front-ends of one socket, one at a time. */
 export class RngDevice implements Watcher, Timer {
+  private static count = 0;
   dueMs = Infinity;
   readonly name: string;
   private readonly options: DeviceOptions;
@@ -83,6 +91,12 @@ export class RngDevice implements Watcher, Timer {
   private connection: Connection | undefined;
   /** The front-end's process as it connected; 0 when it is in a pid namespace that we cannot see. */
   private peerPid = 0;
+  private readonly number = ++RngDevice.count;
+  private readonly disposal: PeerDisposal;
+  private readonly hold: BacklogHold;
+  /** How often front-ends have held up the data plane, and when last, in ms of the clock. */
+  private offences = 0;
+  private lastOffenceMs = 0;
 
   constructor(options: DeviceOptions, context: DeviceContext) {
     this.name = options.name;
@@ -91,6 +105,12 @@ export class RngDevice implements Watcher, Timer {
     this.pool = context.pools.choose(options.entropy);
     this.limiter = new Limiter(options.limit, context.loop.clock);
     this.share = context.budget.newShare(options.weight);
+    this.disposal = new PeerDisposal(this.number, context.post);
+    this.hold = new BacklogHold(context.loop.timers, this.disposal, {
+      goOn: () => this.goOn(),
+      lasts: () => this.logHeld(),
+      bug: (error) => this.endByBug(error),
+    });
   }
 
   /** Sets another limit, or none, from now on; a request that is held for the old one is looked at again. */
@@ -119,6 +139,11 @@ export class RngDevice implements Watcher, Timer {
 
   onEvents(): void {
     for (let i = 0; i < ACCEPTS_PER_ROUND; i++) {
+      if (this.disposal.isFull()) {
+        this.stopAccepting();
+        this.hold.begin();
+        return;
+      }
       const fd = acceptFrom(asFd(this.options.fd));
       if (fd === -Errno.EAGAIN) return;
       if (fd === -Errno.ECONNABORTED || fd === -Errno.EINTR) continue;
@@ -136,18 +161,29 @@ export class RngDevice implements Watcher, Timer {
   }
 
   private pauseAccepting(pauseMs: number): void {
-    if (this.watch !== undefined) this.context.loop.rewatch(this.watch, 0);
+    this.stopAccepting();
     this.context.loop.timers.armIn(this, pauseMs);
+  }
+
+  private stopAccepting(): void {
+    if (this.watch !== undefined) this.context.loop.rewatch(this.watch, 0);
   }
 
   onDue(): void {
     if (this.watch !== undefined) this.context.loop.rewatch(this.watch, EPOLLIN);
   }
 
+  /** What was held up because of what waits to be let go goes on. */
+  private goOn(): void {
+    this.connection?.resume();
+    const paused = this.dueMs !== Infinity;
+    if (!paused) this.onDue();
+  }
+
   private accept(fd: Fd): void {
     if (this.connection !== undefined && !this.isGone(this.connection)) {
       const { pid } = peerCredentials(fd);
-      this.context.loop.disposal.closeFd(fd);
+      this.disposal.endSocket(fd);
       this.log(
         'warn',
         'busy',
@@ -169,11 +205,13 @@ export class RngDevice implements Watcher, Timer {
   private serve(fd: Fd): void {
     const { loop, starvation } = this.context;
     const { pid, uid } = peerCredentials(fd);
+    keepOutOfBand(fd);
+    this.context.loop.calls.acquit(this.number);
     this.peerPid = pid;
     const before = { ...this.counters };
     this.connectionThrottle = new LogThrottle(CONNECTION_LOG_LINES);
-    const { pool, limiter, share, counters } = this;
-    const service = { loop, pool, starvation, limiter, share, counters };
+    const { pool, limiter, share, counters, disposal, number: device } = this;
+    const service = { loop, pool, starvation, limiter, share, counters, device, disposal };
     const state = new DeviceState(service, this.options.memory, {
       fault: (fault) => {
         if (fault.scope === 'connection') {
@@ -186,13 +224,14 @@ export class RngDevice implements Watcher, Timer {
       memoryNotShared: () => this.logNotShared(),
       bug: (error) => this.endByBug(error),
     });
-    const connection = new Connection(fd, loop, state, {
+    const connection = new Connection(fd, service, state, {
       refused: (fault) => this.logFault('warn', `a request was refused: ${fault.message}`, fault),
       ended: (fault) => {
         const { requests, bytes } = this.counters;
         this.connectionEnded(fault, { requests: requests - before.requests, bytes: bytes - before.bytes });
       },
       bug: (error) => this.endByBug(error),
+      held: () => this.hold.begin(),
     });
     this.connection = connection;
     this.context.connected(1);
@@ -213,7 +252,23 @@ export class RngDevice implements Watcher, Timer {
       served,
     );
     this.letGo();
-    if (fault?.code === 'signal_blocked') this.pauseAccepting(HOSTILE_PAUSE_MS);
+    const accused = this.context.loop.calls.isAccused(this.number);
+    if (fault?.code === 'signal_blocked' || accused) this.keepOut();
+  }
+
+  /** A front-end has held up the data plane: none is accepted for a while. */
+  private keepOut(): void {
+    this.context.loop.calls.acquit(this.number);
+    const { clock } = this.context.loop;
+    clock.read();
+    const nowMs = clock.nowMs[0] ?? 0;
+    if (nowMs - this.lastOffenceMs > FORGIVEN_AFTER_MS) this.offences = 0;
+    this.lastOffenceMs = nowMs;
+    const last = HOSTILE_PAUSES_MS.length - 1;
+    const pauseMs = HOSTILE_PAUSES_MS[Math.min(this.offences, last)] ?? 0;
+    this.offences++;
+    this.pauseAccepting(pauseMs);
+    this.log('warn', 'kept_out', `no front-end is accepted for ${pauseMs / 1000} s`, { pauseMs });
   }
 
   private letGo(): void {
@@ -240,6 +295,14 @@ export class RngDevice implements Watcher, Timer {
       'the guest kicks, but its ring reads as zeros here: the VMM does not share guest memory; start QEMU with ' +
         '-object memory-backend-memfd,id=mem,size=SIZE,share=on -machine memory-backend=mem',
       { code: 'memory_not_shared' },
+    );
+  }
+
+  private logHeld(): void {
+    this.log(
+      'warn',
+      'held_up',
+      'what the VMM has passed cannot be closed for now, so its messages, and other front-ends, wait until it is',
     );
   }
 
@@ -272,6 +335,7 @@ export class RngDevice implements Watcher, Timer {
     this.connection = undefined;
     this.context.budget.remove(this.share);
     this.context.loop.timers.disarm(this);
+    this.hold.end();
     if (this.watch === undefined) return;
     this.context.loop.unwatch(this.watch);
     closeFd(this.watch.fd);

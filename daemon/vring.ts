@@ -12,11 +12,13 @@ import {
   type RegionPlace,
 } from '../shared-memory/guest-memory.js';
 import { openRingMemory, ringBytes, type RingPlaces } from '../shared-memory/ring-memory.js';
+import { socketRole } from '../shared-memory/unix-socket.js';
 import { MAX_QUEUE_SIZE, SplitVirtqueue, type RingFeatures } from '../shared-memory/split-virtqueue.js';
 import { Errno, errnoName } from '../shared-memory/errno.js';
 import { Fault } from '../protocol/fault.js';
 import type { Watch, Watcher } from './event-loop.js';
-import { RingService, type ServiceContext, signalBlocked } from './ring-service.js';
+import { signalBlocked } from './peer-calls.js';
+import { RingService, type ServiceContext } from './ring-service.js';
 import type { Timer } from './timers.js';
 
 /** How often a ring is looked at whose front-end asks for polling (SET_VRING_KICK without an fd). Ours. */
@@ -66,6 +68,9 @@ export class Vring implements Watcher, Timer {
   private kickWatch: Watch | undefined;
   private callFd: Fd | undefined;
   private errFd: Fd | undefined;
+  /** Pipes are signalled aside. */
+  private callAside = false;
+  private errAside = false;
   private service: RingService | undefined;
   private kicksOfUntouchedRing = 0;
   private starts = 0;
@@ -119,15 +124,18 @@ export class Vring implements Watcher, Timer {
   setKick(fd: Fd | undefined): Fault | undefined {
     if (fd !== undefined && fdKind(fd) !== 'eventfd') {
       const kind = fdKind(fd);
-      this.context.loop.disposal.closeFd(fd);
+      this.context.disposal.closeFd(fd);
       return refuse('kick_fd_kind', `expected an eventfd as kick, got a ${kind}`);
     }
     this.dropKick();
     if (fd !== undefined) {
       setNonBlocking(fd);
-      const watch = this.context.loop.watch(fd, EPOLLIN | EPOLLET, this);
+      const { device, loop } = this.context;
+      loop.calls.enter(device);
+      const watch = loop.watch(fd, EPOLLIN | EPOLLET, this);
+      loop.calls.leave();
       if (typeof watch === 'number') {
-        this.context.loop.disposal.closeFd(fd);
+        this.context.disposal.closeFd(fd);
         return refuse('kick_fd_watch', `expected a kick fd that can be watched, got ${errnoName(watch)}`);
       }
       this.kickWatch = watch;
@@ -142,27 +150,34 @@ export class Vring implements Watcher, Timer {
 
   /** Adopts the fd that tells the guest of completed requests; a running ring signals it once, at once. */
   setCall(fd: Fd | undefined): Fault | undefined {
-    const { disposal } = this.context.loop;
+    const { disposal } = this.context;
     const refused = fd && notSignallable(fd, 'call');
     if (fd !== undefined && refused) disposal.closeFd(fd);
     if (refused) return refused;
     if (fd !== undefined) setNonBlocking(fd);
     if (this.callFd !== undefined) disposal.closeFd(this.callFd);
     this.callFd = fd;
-    this.service?.useCall(fd);
+    this.callAside = fd !== undefined && fdKind(fd) === 'pipe';
+    this.service?.useCall(fd, this.callAside);
     if (!this.running || fd === undefined) return undefined;
-    return this.context.loop.signaller.signal(fd) === -Errno.EINTR ? signalBlocked() : undefined;
+    return this.signal(fd, this.callAside) === -Errno.EINTR ? signalBlocked() : undefined;
+  }
+
+  private signal(fd: Fd, aside: boolean): number {
+    const { loop, device, disposal } = this.context;
+    return aside ? disposal.signalAside(fd) : loop.calls.signal(fd, device);
   }
 
   /** Adopts the fd that tells the front-end of a ring that was stopped by a fault. */
   setErr(fd: Fd | undefined): Fault | undefined {
-    const { disposal } = this.context.loop;
+    const { disposal } = this.context;
     const refused = fd && notSignallable(fd, 'err');
     if (fd !== undefined && refused) disposal.closeFd(fd);
     if (refused) return refused;
     if (fd !== undefined) setNonBlocking(fd);
     if (this.errFd !== undefined) disposal.closeFd(this.errFd);
     this.errFd = fd;
+    this.errAside = fd !== undefined && fdKind(fd) === 'pipe';
     return undefined;
   }
 
@@ -231,7 +246,7 @@ export class Vring implements Watcher, Timer {
       fault: (fault) => this.stopWithFault(fault),
       bug: (error) => this.events.bug(error),
     });
-    this.service.useCall(this.callFd);
+    this.service.useCall(this.callFd, this.callAside);
     this.service.resume();
     this.pollWithoutKick();
   }
@@ -254,7 +269,7 @@ export class Vring implements Watcher, Timer {
     const blocked =
       fault.scope === 'ring' &&
       this.errFd !== undefined &&
-      this.context.loop.signaller.signal(this.errFd) === -Errno.EINTR;
+      this.signal(this.errFd, this.errAside) === -Errno.EINTR;
     this.events.fault(blocked ? signalBlocked() : fault);
   }
 
@@ -284,20 +299,35 @@ export class Vring implements Watcher, Timer {
   }
 
   private dropKick(): void {
-    if (this.kickWatch !== undefined) this.context.loop.unwatch(this.kickWatch);
-    if (this.kickFd !== undefined) this.context.loop.disposal.closeFd(this.kickFd);
-    this.kickWatch = undefined;
+    this.unwatchKick();
+    if (this.kickFd !== undefined) this.context.disposal.closeFd(this.kickFd);
     this.kickFd = undefined;
+  }
+
+  private unwatchKick(): void {
+    if (this.kickWatch === undefined) return;
+    const { device, loop } = this.context;
+    loop.calls.enter(device);
+    loop.unwatch(this.kickWatch);
+    loop.calls.leave();
+    this.kickWatch = undefined;
+  }
+
+  private readKick(kickFd: Fd): number {
+    const { device, loop } = this.context;
+    loop.calls.enter(device);
+    const count = readEventfd(kickFd);
+    loop.calls.leave();
+    return count;
   }
 
   /** A kick. Its counter is not read: the edge has told all there is. */
   onEvents(events: number): void {
     if ((events & EPOLLHUP) !== 0 && this.kickWatch !== undefined) {
-      this.context.loop.unwatch(this.kickWatch);
-      this.kickWatch = undefined;
+      this.unwatchKick();
       return;
     }
-    if ((events & EPOLLERR) !== 0 && this.kickFd !== undefined) readEventfd(this.kickFd);
+    if ((events & EPOLLERR) !== 0 && this.kickFd !== undefined) this.readKick(this.kickFd);
     if (this.service === undefined) return;
     this.service.resume();
     if (this.service.served === 0 && !this.hasServed) this.lookForSharing(this.service);
@@ -309,7 +339,7 @@ export class Vring implements Watcher, Timer {
    */
   private lookForSharing(service: RingService): void {
     if (this.kickFd === undefined || service.queue.hasWork()) return;
-    this.kicksOfUntouchedRing += Math.max(1, readEventfd(this.kickFd));
+    this.kicksOfUntouchedRing += Math.max(1, this.readKick(this.kickFd));
     if (this.kicksOfUntouchedRing >= 2 && service.queue.looksUntouched()) this.events.memoryNotShared();
   }
 
@@ -348,9 +378,16 @@ function misaligned(part: keyof typeof ALIGNMENT, address: bigint, why: string):
   );
 }
 
-/** call and err are written to: an eventfd, or the pipe or socket that virtio_uml passes. */
+/**
+ * call and err are written to: an eventfd, or the pipe or Unix socket that virtio_uml passes. Whoever holds another kind of
+ * socket too can hold its lock, and a write would wait for that without end.
+ */
 function notSignallable(fd: Fd, role: 'call' | 'err'): Fault | undefined {
   const kind = fdKind(fd);
-  if (kind === 'eventfd' || kind === 'pipe' || kind === 'socket') return undefined;
-  return refuse(`${role}_fd_kind`, `expected an eventfd, pipe or socket as ${role}, got a ${kind}`);
+  if (kind === 'eventfd' || kind === 'pipe') return undefined;
+  if (kind === 'socket' && socketRole(fd) !== 'not a unix socket') return undefined;
+  return refuse(
+    `${role}_fd_kind`,
+    `expected an eventfd, pipe or Unix socket as ${role}, got another ${kind}`,
+  );
 }

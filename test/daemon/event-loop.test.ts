@@ -1,17 +1,14 @@
 // The event loop: events that are stale when their turn comes, turns of rings, watchers that throw.
 import t from 'tap';
 import { EventLoop, type Watch, type Watcher, watchWakeUp, type Workable } from '../../daemon/event-loop.js';
+import { createMark, PeerCalls } from '../../daemon/peer-calls.js';
 import { EPOLLET, EPOLLIN } from '../../shared-memory/epoll.js';
 import { openEventfd, signal } from '../../shared-memory/eventfd.js';
 import { asFd, closeFd, type Fd } from '../../shared-memory/fd.js';
 
 /** A loop and a watch that ends run() when it is written to. */
 function loopWithStop(): { loop: EventLoop; stop: () => void } {
-  const loop = new EventLoop(
-    0,
-    { disposal: { closeFd, unmap: () => undefined }, signaller: { signal } },
-    () => undefined,
-  );
+  const loop = new EventLoop(0, new PeerCalls(createMark()), () => undefined);
   const stopFd = openEventfd();
   watchWakeUp(loop, stopFd, () => loop.pause());
   return { loop, stop: () => signal(stopFd) };

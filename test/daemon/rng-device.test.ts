@@ -3,18 +3,18 @@
 // The front-end waits for no reply, because nobody would answer: the loop turns when the test lets it. Time is real, so
 // periods are long enough for nothing to come back by itself.
 import t from 'tap';
+import { dispose } from '../../daemon/disposal.js';
 import { Pools } from '../../daemon/entropy/pools.js';
 import { Starvation } from '../../daemon/entropy/starvation.js';
 import { EventLoop } from '../../daemon/event-loop.js';
 import type { Limit } from '../../daemon/limiter.js';
 import { listenOn } from '../../daemon/listening-socket.js';
+import { createMark, PeerCalls } from '../../daemon/peer-calls.js';
 import { RngDevice } from '../../daemon/rng-device.js';
 import { SharedBudget } from '../../daemon/shared-budget.js';
 import type { Timer } from '../../daemon/timers.js';
 import { Fault } from '../../protocol/fault.js';
 import { FrontendRequest } from '../../protocol/request.js';
-import { signal } from '../../shared-memory/eventfd.js';
-import { closeFd } from '../../shared-memory/fd.js';
 import { DEFAULT_FEATURES } from '../support/frontend.js';
 import { KernelSource } from '../support/kernel-source.js';
 import { temporaryFolder } from '../support/rng-daemon.js';
@@ -59,8 +59,7 @@ class Stand {
     devices: readonly { readonly limit: Limit | undefined; readonly weight: number }[],
     total?: Limit,
   ) {
-    const peers = { disposal: { closeFd, unmap: () => undefined }, signaller: { signal } };
-    this.loop = new EventLoop(0, peers, () => this.pools.topUp());
+    this.loop = new EventLoop(0, new PeerCalls(createMark()), () => this.pools.topUp());
     this.alarm = new Alarm(this.loop);
     this.budget = new SharedBudget(total, this.loop.clock, this.loop.timers);
     this.paths = devices.map((_, i) => `${folder}/${i}.sock`);
@@ -83,6 +82,9 @@ class Stand {
           starvation: new Starvation(this.loop.timers),
           budget: this.budget,
           log: () => undefined,
+          post: (message) => {
+            if (message.kind === 'dispose') dispose(message);
+          },
           connected: () => undefined,
           lastConnectionEnded: () => undefined,
         },

@@ -18,6 +18,9 @@ import type { GuestRam } from './guest-ram.js';
 
 const REPLY_TIMEOUT_MS = 5000;
 const BUFFER_BYTES = 65536;
+const MSG_OOB = 1;
+/** Offsets of the byte (at 0), its struct iovec, the control message and the struct msghdr of {@link Frontend.sendOutOfBand}. */
+const OUT_OF_BAND = { Iovec: 8, Control: 24, Header: 48, Bytes: 104 } as const;
 
 /** How a message is sent. */
 export interface SendOptions {
@@ -71,6 +74,20 @@ export class Frontend {
   sendBytes(bytes: Uint8Array, fds: readonly Fd[] = []): number {
     this.buffer.bytes.set(bytes);
     return this.messages.send(this.fd, this.buffer, { offset: 0, length: bytes.length }, fds);
+  }
+
+  /** Sends one byte out of band, with an fd. */
+  sendOutOfBand(byte: number, fd: Fd): number {
+    const memory = new NativeMemory(OUT_OF_BAND.Bytes);
+    memory.words[0] = byte;
+    memory.setWide(OUT_OF_BAND.Iovec, memory.address);
+    memory.setWide(OUT_OF_BAND.Iovec + 8, 1);
+    memory.words.set([20, 0, libc.SOL_SOCKET, libc.SCM_RIGHTS, fd], OUT_OF_BAND.Control / 4);
+    memory.setWide(OUT_OF_BAND.Header + 16, memory.address + OUT_OF_BAND.Iovec);
+    memory.setWide(OUT_OF_BAND.Header + 24, 1);
+    memory.setWide(OUT_OF_BAND.Header + 32, memory.address + OUT_OF_BAND.Control);
+    memory.setWide(OUT_OF_BAND.Header + 40, 24);
+    return libc.sendmsg(this.fd, memory.address + OUT_OF_BAND.Header, MSG_OOB);
   }
 
   /** Sends a well-formed message and waits for nothing. */
@@ -245,6 +262,16 @@ export class Frontend {
     this.expectOk({ request: FrontendRequest.SetVringCall, index: 0, noFd: false }, [this.call]);
     this.expectOk({ request: FrontendRequest.SetVringErr, index: 0, noFd: false }, [this.err]);
     this.expectOk({ request: FrontendRequest.SetVringEnable, index: 0, num: 1 });
+  }
+
+  /** Takes the signal of the ring's start, fills call and makes it block, so that the next signal waits. The flags belong to the open file, which both share. */
+  blockCall(): void {
+    this.waitCall();
+    const flags = libc.fcntl(this.call, libc.F_GETFL, 0);
+    libc.fcntl(this.call, libc.F_SETFL, flags & ~libc.O_NONBLOCK);
+    const largest = new NativeMemory(8);
+    largest.words.set([-2, -1]);
+    libc.write(this.call, largest.address, 8);
   }
 
   kickRing(): void {

@@ -42,6 +42,12 @@ export function openFdCount(pid: number): number {
   return readdirSync(`/proc/${pid}/fd`).length;
 }
 
+/** How often the main thread of a process has waited for something. */
+export function contextSwitches(pid: number): number {
+  const status = readFileSync(`/proc/${pid}/task/${pid}/status`, 'utf8');
+  return Number(/^voluntary_ctxt_switches:\s*(\d+)$/m.exec(status)?.[1]);
+}
+
 /** How many mappings of shared memory files a process has. */
 export function memfdMappings(pid: number): number {
   const lines = readFileSync(`/proc/${pid}/maps`, 'utf8').split('\n');
