@@ -130,6 +130,12 @@ export class PeerWatch {
     const stat = readFileSync(`${folder}/stat`, 'latin1');
     // The thread's name, in brackets, may itself contain anything.
     if (!stat.startsWith(' S', stat.lastIndexOf(')') + 1)) return false;
-    return MARKED_CALLS.includes(Number.parseInt(readFileSync(`${folder}/syscall`, 'latin1')));
+    try {
+      return MARKED_CALLS.includes(Number.parseInt(readFileSync(`${folder}/syscall`, 'latin1')));
+    } catch {
+      // A process that is not dumpable may read this of itself only as root. What else a thread could wait in between two
+      // stores is V8, which has no reason to: nothing is allocated there.
+      return true;
+    }
   }
 }

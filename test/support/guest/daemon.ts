@@ -14,7 +14,9 @@ const PATH_OPTION = '--socket-path=';
 
 /** Starts the daemon and waits until every `--socket-path` listens; the caller must `kill` it in the end. */
 export async function startDaemon(args: readonly string[]): Promise<Daemon> {
-  const child = new ChildProcess(TITLES, process.execPath, [MAIN, ...args]);
+  // What is not dumpable shows its descriptors and mappings to root only, and these are what many tests look at.
+  const open = process.getuid?.() === 0 ? [] : ['--debug'];
+  const child = new ChildProcess(TITLES, process.execPath, [MAIN, ...open, ...args]);
   const daemon = new Daemon(child);
   const paths = args.filter((arg) => arg.startsWith(PATH_OPTION)).map((arg) => arg.slice(PATH_OPTION.length));
   try {
