@@ -21,7 +21,7 @@ function sources(folder: string): string[] {
 const CODE_PATTERNS = [
   /new Fault\(\s*'\w+',\s*'(\w+)'/g,
   /refuse\(\s*'(\w+)',/g,
-  /\blog\(\s*'\w+',\s*'(\w+)'/g,
+  /\b(?:log|tell)\(\s*'\w+',\s*'(\w+)'/g,
   /code: '(\w+)'/g,
   // The fd kinds that vring.ts refuses for two roles.
   /notSignallable\(fd, '(\w+)'\)/g,
