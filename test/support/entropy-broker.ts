@@ -62,7 +62,8 @@ export class EntropyBroker {
       // The broker knows addresses of IPv6 only.
       listen_adapter: '::ffff:127.0.0.1',
       listen_port: this.port,
-      max_number_of_mem_pools: 512,
+      // Room for all that is fed: what does not fit in memory the broker would leave behind in /var/cache.
+      max_number_of_mem_pools: 4096,
       pool_size_in_bytes: 2048,
       default_max_get_bps: 100_000_000,
       default_max_bits_per_interval: 1_600_000_000,
