@@ -1,5 +1,5 @@
 // The binding of libjitterentropy, against a scripted C library of the same interface: what is passed, what comes back, and
-// that a collector is freed exactly once. The real library is in test/end-to-end/jitter-source.test.ts.
+// that a collector is freed exactly once. Leaves out the real library, which Debian 12 does not have.
 import { execFileSync } from 'node:child_process';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
