@@ -171,7 +171,7 @@ function run(options: Scenario): number {
       for (const { status } of sources) if (status.permanent) status.enable();
     }
     idle = got > 0 || sources.some(({ raw }) => !raw.isDone) ? 0 : idle + 1;
-    if (round > 20_000) throw new Error('a scenario without end');
+    if (round > 1_000_000) throw new Error('a scenario without end');
   }
   pool.close();
   sources.forEach(({ raw }, i) => {
@@ -220,7 +220,7 @@ t.test('the property fails when the tests let everything pass: it can', (t) => {
           { numRuns: 400, endOnFailure: true },
         );
       },
-      (error: Error) => /bytes are not where they should be/.test(String(error.cause)),
+      (error: Error) => String(error.cause).includes('bytes are not where they should be'),
     );
     t.pass('a bad byte was found');
   } finally {
