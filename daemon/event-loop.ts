@@ -178,6 +178,8 @@ export class EventLoop {
     const round = this.ready;
     this.ready = this.serving;
     this.serving = round;
+    // Who came first is served first, also when there is not enough for all.
+    if (round.length > 1) round.reverse();
     for (let work = round.pop(); work !== undefined; work = round.pop()) this.serve(work);
   }
 

@@ -61,6 +61,8 @@ export class RingService implements Workable, Starved, BudgetWaiter, Timer {
   private callDevice = 0;
   private queued = false;
   private held = false;
+  /** Held until a source has bytes. */
+  private starved = false;
   private stopped = false;
   /** True while the ring is polled and the driver was asked not to kick. */
   private hot = false;
@@ -95,9 +97,15 @@ export class RingService implements Workable, Starved, BudgetWaiter, Timer {
   resume(): void {
     if (this.held) this.context.loop.timers.disarm(this);
     this.held = false;
+    this.starved = false;
     if (this.queued) return;
     this.queued = true;
     this.context.loop.enqueue(this);
+  }
+
+  /** The guest has made something available: no news to a ring that waits for bytes, and no way past the others that do. */
+  kicked(): void {
+    if (!this.starved) this.resume();
   }
 
   onDue(): void {
@@ -261,7 +269,8 @@ export class RingService implements Workable, Starved, BudgetWaiter, Timer {
         return false;
       case Outcome.HeldForEntropy:
         counters.heldForEntropy++;
-        starvation.wait(this);
+        this.starved = true;
+        starvation.wait(this, this.bytesLeft < BYTES_PER_PASS);
         return false;
       case Outcome.More:
         this.queued = true;

@@ -329,7 +329,7 @@ export class Vring implements Watcher, Timer {
     }
     if ((events & EPOLLERR) !== 0 && this.kickFd !== undefined) this.readKick(this.kickFd);
     if (this.service === undefined) return;
-    this.service.resume();
+    this.service.kicked();
     if (this.service.served === 0 && !this.hasServed) this.lookForSharing(this.service);
   }
 
@@ -355,7 +355,7 @@ export class Vring implements Watcher, Timer {
   }
 
   onDue(): void {
-    this.service?.resume();
+    this.service?.kicked();
     this.pollWithoutKick();
   }
 }

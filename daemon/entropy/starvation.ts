@@ -9,25 +9,35 @@ export interface Starved {
   resume(): void;
 }
 
-/** The waiting rings of one thread. */
+/** The waiting rings of one thread, in the order in which they are to be asked when bytes come. */
 export class Starvation implements Timer {
   dueMs = Infinity;
   private readonly timers: Timers;
   private waiting: Starved[] = [];
+  /** So many of them, the first ones, were given nothing when there was something last. */
+  private unserved = 0;
 
   constructor(timers: Timers) {
     this.timers = timers;
   }
 
-  /** Holds `ring` until a source has bytes. */
-  wait(ring: Starved): void {
-    if (!this.waiting.includes(ring)) this.waiting.push(ring);
+  /**
+   * Holds `ring` until a source has bytes. One that was `served` some just now has its turn after all that were not, so
+   * that a slow source is shared and not taken by whoever is asked first.
+   */
+  wait(ring: Starved, served: boolean): void {
+    if (this.waiting.includes(ring)) return;
+    if (served) this.waiting.push(ring);
+    else this.waiting.splice(this.unserved++, 0, ring);
     if (this.dueMs === Infinity) this.timers.armIn(this, RETRY_MS);
   }
 
   /** Forgets a ring that stops. */
   forget(ring: Starved): void {
-    this.waiting = this.waiting.filter((other) => other !== ring);
+    const at = this.waiting.indexOf(ring);
+    if (at < 0) return;
+    this.waiting.splice(at, 1);
+    if (at < this.unserved) this.unserved--;
   }
 
   /** Bytes may be there again: every waiting ring has another look. */
@@ -35,6 +45,7 @@ export class Starvation implements Timer {
     if (this.waiting.length === 0) return;
     const resumed = this.waiting;
     this.waiting = [];
+    this.unserved = 0;
     this.timers.disarm(this);
     for (const ring of resumed) ring.resume();
   }

@@ -89,7 +89,7 @@ t.test(
     const [a, b, c] = rings;
     if (a === undefined || b === undefined || c === undefined) throw new Error('three rings');
     t.equal(timers.timeoutMs(), -1, 'nothing is armed while no one waits');
-    for (const ring of [a, b, a, c]) starvation.wait(ring);
+    for (const ring of [a, b, a, c]) starvation.wait(ring, false);
     starvation.forget(b);
     t.equal(timers.timeoutMs(), 100);
     starvation.resumeAll();
@@ -97,12 +97,11 @@ t.test(
     t.equal(timers.timeoutMs(), -1);
     starvation.resumeAll();
     t.same(resumed, []);
-    starvation.wait({
-      resume: () => {
-        resumed.push('again');
-        if (resumed.length < 3) starvation.wait(a);
-      },
-    });
+    const again = () => {
+      resumed.push('again');
+      if (resumed.length < 3) starvation.wait(a, false);
+    };
+    starvation.wait({ resume: again }, false);
     clock.advance(100);
     timers.run();
     t.same(resumed.splice(0), ['again']);
@@ -112,3 +111,34 @@ t.test(
     t.end();
   },
 );
+
+t.test('rings that wait for bytes: who was given some has its turn after those who were not', (t) => {
+  const starvation = new Starvation(new Timers(new TestClock(0)));
+  const resumed: string[] = [];
+  const rings = ['a', 'b', 'c', 'd'].map((name) => ({ name, resume: () => void resumed.push(name) }));
+  /** All wait; there are bytes for the first that is asked, again and again. */
+  const rounds = (count: number): string => {
+    let served = '';
+    for (let round = 0; round < count; round++) {
+      resumed.length = 0;
+      starvation.resumeAll();
+      served += resumed[0] ?? '';
+      for (const name of [...resumed]) {
+        const ring = rings.find((other) => other.name === name);
+        if (ring !== undefined) starvation.wait(ring, name === resumed[0]);
+      }
+    }
+    return served;
+  };
+  for (const ring of rings) starvation.wait(ring, false);
+  t.equal(rounds(8), 'abcdabcd');
+  const [a, , c] = rings;
+  if (a === undefined || c === undefined) throw new Error('four rings');
+  starvation.forget(a);
+  starvation.forget(a);
+  t.equal(rounds(6), 'bcdbcd');
+  starvation.wait(a, true);
+  starvation.forget(c);
+  t.equal(rounds(6), 'bdabda');
+  t.end();
+});
