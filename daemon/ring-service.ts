@@ -20,6 +20,8 @@ import type { Fd } from '../shared-memory/fd.js';
 const CHAINS_PER_PASS = 64;
 const BYTES_PER_PASS = 65536;
 const DESCRIPTORS_PER_PASS = 1024;
+/** A request that was given a part waits so long for the rest. Ours: some hundred times what a busy source takes. */
+const REST_WAIT_MS = 50;
 /** Looks for more work within one pass, each after a signal; then the other descriptors are looked at. */
 const LOOKS_PER_PASS = 16;
 
@@ -73,6 +75,9 @@ export class RingService implements Workable, Starved, BudgetWaiter, Timer {
   /** What was completed and not yet published. */
   private batchBytes = 0;
   private batchRequests = 0;
+  /** What the request at the head has been given and not been completed with, and until when the rest is waited for. */
+  private begunBytes = 0;
+  private restDueMs = 0;
   /** What the request that is held for the budget needs at least. */
   private neededBytes = 0;
 
@@ -188,7 +193,7 @@ export class RingService implements Workable, Starved, BudgetWaiter, Timer {
     const budget = share.available(BYTES_PER_PASS);
     while (this.queue.hasWork()) {
       if (this.bytesLeft === 0 || this.chainsLeft === 0 || this.descriptorsLeft <= 0) return Outcome.More;
-      if (this.batchBytes >= quota) return Outcome.HeldForLimit;
+      if (this.batchBytes >= quota && this.begunBytes === 0) return Outcome.HeldForLimit;
       const room = this.queue.peek();
       if (room === Peek.Corrupt || room === Peek.Vanished) return Outcome.Faulted;
       this.chainsLeft--;
@@ -196,27 +201,44 @@ export class RingService implements Workable, Starved, BudgetWaiter, Timer {
       if (room === Peek.Malformed) {
         counters.malformed++;
         this.queue.complete(0);
+        this.begunBytes = 0;
         continue;
       }
-      const wanted = Math.min(room, this.bytesLeft, quota - this.batchBytes);
+      const wanted = Math.min(room - this.begunBytes, this.bytesLeft, quota - this.batchBytes);
       const granted = Math.min(wanted, budget - this.batchBytes);
-      if (granted < wanted && granted < share.leastOf(wanted)) {
+      if (granted < wanted && granted < share.leastOf(wanted) && this.begunBytes === 0) {
         this.neededBytes = share.leastOf(wanted);
         return Outcome.HeldForBudget;
       }
       const written = this.deliver(granted);
       if (written < 0) return Outcome.Faulted;
-      if (written === 0) return Outcome.HeldForEntropy;
-      this.queue.complete(written);
       this.bytesLeft -= written;
+      if (written < granted && this.waitsForRest(written)) return Outcome.HeldForEntropy;
+      // The guest may have made a buffer shorter that was begun.
+      this.queue.complete(Math.min(this.begunBytes + written, room));
+      this.begunBytes = 0;
       this.batchRequests++;
     }
     return Outcome.Drained;
   }
 
   /**
-   * Copies up to `wanted` bytes from the pool into the peeked request: the bytes written, fewer when the sources
-   * run dry, or a negative number when guest memory has vanished. What was offered to a guest is never used again.
+   * The sources have run dry within a request that was given `written` more bytes: true while it is held for the rest. A
+   * source that is merely busy has them soon; a slow one must not keep what is there from the guest.
+   */
+  private waitsForRest(written: number): boolean {
+    const { clock } = this.context.loop;
+    clock.read();
+    const nowMs = clock.nowMs[0] ?? 0;
+    if (this.begunBytes === 0) this.restDueMs = nowMs + REST_WAIT_MS;
+    if (this.begunBytes > 0 && nowMs >= this.restDueMs) return false;
+    this.begunBytes += written;
+    return true;
+  }
+
+  /**
+   * Copies up to `wanted` bytes from the pool into the peeked request, behind those that it was begun with: the bytes
+   * written, fewer when the sources run dry, or a negative number when guest memory has vanished. What was offered to a guest is never used again.
    */
   private deliver(wanted: number): number {
     const { pool } = this.context;
@@ -224,7 +246,7 @@ export class RingService implements Workable, Starved, BudgetWaiter, Timer {
     while (written < wanted) {
       const length = Math.min(pool.ready(), wanted - written);
       if (length === 0) break;
-      const failed = this.queue.fill(written, pool.memory, pool.offset, length);
+      const failed = this.queue.fill(this.begunBytes + written, pool.memory, pool.offset, length);
       pool.take(length);
       // Counted, and charged to the limit, also when the copy failed: part of it may have reached the guest.
       this.batchBytes += length;
@@ -270,6 +292,7 @@ export class RingService implements Workable, Starved, BudgetWaiter, Timer {
       case Outcome.HeldForEntropy:
         counters.heldForEntropy++;
         this.starved = true;
+        if (this.begunBytes > 0) loop.timers.armAt(this, this.restDueMs);
         starvation.wait(this, this.bytesLeft < BYTES_PER_PASS);
         return false;
       case Outcome.More:
