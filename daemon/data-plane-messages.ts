@@ -56,8 +56,6 @@ export interface SourceMessage {
 export type DataPlaneMessage =
   | { readonly kind: 'serving' }
   | { readonly kind: 'lastConnectionEnded' }
-  /** So many front-ends are connected now. */
-  | { readonly kind: 'connections'; readonly count: number }
   | SourceMessage
   /** Bytes come from another source than the last ones did. */
   | { readonly kind: 'sourceSwitch'; readonly to: string; readonly from: string }

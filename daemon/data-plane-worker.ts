@@ -29,7 +29,6 @@ const pools = new Pools(sources, (to, from) => post({ kind: 'sourceSwitch', to, 
 const budget = new SharedBudget(setup.total, loop.clock, loop.timers);
 
 let stopping = false;
-let connections = 0;
 const devices = setup.devices.map(
   (options) =>
     new RngDevice(options, {
@@ -40,8 +39,6 @@ const devices = setup.devices.map(
       log,
       post,
       connected: (count) => {
-        connections += count;
-        post({ kind: 'connections', count: connections });
         if (count < 0) loop.pause();
       },
       lastConnectionEnded: () => post({ kind: 'lastConnectionEnded' }),

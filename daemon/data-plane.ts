@@ -57,7 +57,11 @@ export class DataPlane {
       queue: createFedQueue(),
     }));
     this.sourceWatch = new SourceWatch(
-      this.sources.map(({ spec, status }) => ({ spec: spec.text, status: new SourceStatus(status) })),
+      this.sources.map(({ spec, status, queue }) => ({
+        spec: spec.text,
+        status: new SourceStatus(status),
+        queue,
+      })),
       events.log,
     );
     for (const source of this.sources) this.startReader(source, events.log);
@@ -78,7 +82,6 @@ export class DataPlane {
     });
     this.worker.on('message', (message: DataPlaneMessage) => {
       if (message.kind === 'log') events.log(message.level, message.code, message.message, message.fields);
-      if (message.kind === 'connections') this.sourceWatch.watchFor(message.count > 0);
       if (message.kind === 'source') this.sourceWatch.take(message);
       if (message.kind === 'sourceSwitch') this.sourceWatch.switched(message.to, message.from);
       if (message.kind === 'dispose') dispose(message);

@@ -95,6 +95,17 @@ function move(control: Int32Array): void {
   Atomics.notify(control, Control.Moves);
 }
 
+/** Resolves when the data plane has found the queue empty and waits; at once when it does already. */
+export async function whenWanted(place: FedQueuePlace): Promise<void> {
+  const wait = Atomics.waitAsync(new Int32Array(place.control), Control.WakeWanted, 0);
+  if (wait.async) await wait.value;
+}
+
+/** True while the data plane waits for bytes of the queue. */
+export function isWanted(place: FedQueuePlace): boolean {
+  return Atomics.load(new Int32Array(place.control), Control.WakeWanted) !== 0;
+}
+
 /** Ends the producer's wait, so that it looks at its source again. */
 export function nudgeFedQueue(place: FedQueuePlace): void {
   move(new Int32Array(place.control));
@@ -140,7 +151,8 @@ export class FedSource implements EntropySource {
     let waiting = this.waitingBehind(taken);
     if (waiting === 0) {
       // Ask to be woken, then look once more: a byte stored in between brings no wake-up.
-      Atomics.store(this.control, Control.WakeWanted, 1);
+      if (Atomics.exchange(this.control, Control.WakeWanted, 1) === 0)
+        Atomics.notify(this.control, Control.WakeWanted);
       waiting = this.waitingBehind(taken);
       if (waiting === 0) return 0;
     }

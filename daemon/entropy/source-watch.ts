@@ -1,11 +1,13 @@
 // The main thread's view of the sources: what each is fit for and why, and a log line for each change.
 //
 // States come by message from the thread that reads a source. That one has become slow nobody can tell but who looks from
-// outside, since its reader may be blocked: this is done here, while somebody may be waiting for it.
+// outside, since its reader may be blocked: this is done here, from when the data plane finds a source's queue empty until
+// it is no longer waited for. While nobody waits, nothing wakes up here.
 import { MonotonicClock } from '../../shared-memory/monotonic-clock.js';
 import type { SourceMessage } from '../data-plane-messages.js';
 import { LogThrottle } from '../log-throttle.js';
 import type { Log } from '../rng-device.js';
+import { type FedQueuePlace, isWanted, whenWanted } from './fed-queue.js';
 import { SLOW_AFTER_MS, type SourceState, type SourceStatus } from './source-status.js';
 
 const LOOK_EVERY_MS = 500;
@@ -16,11 +18,19 @@ const LINES = 2;
 export interface WatchedSource {
   readonly spec: string;
   readonly status: SourceStatus;
+  readonly queue: FedQueuePlace;
   /** Why it is in its state, as a sentence without a subject. */
   reason: string;
   /** As it was last told. */
   told: SourceState;
   hasFailed: boolean;
+  /** A look follows when the data plane waits for it. */
+  awaited: boolean;
+}
+
+/** A source that is starting, or whose bytes are waited for, may become slow, or stop being that; a failed one tells by itself. */
+function mayChange({ told, queue }: WatchedSource): boolean {
+  return told === 'starting' || (told !== 'failed' && isWanted(queue));
 }
 
 /** Keeps and logs the states of all sources. */
@@ -30,15 +40,15 @@ export class SourceWatch {
   private readonly throttle = new LogThrottle(LINES);
   private readonly clock = new MonotonicClock();
   private timer: NodeJS.Timeout | undefined;
-  private hasGuests = false;
+  private stopped = false;
 
-  constructor(sources: readonly { readonly spec: string; readonly status: SourceStatus }[], log: Log) {
-    this.sources = sources.map(({ spec, status }) => ({
-      spec,
-      status,
+  constructor(sources: readonly Pick<WatchedSource, 'spec' | 'status' | 'queue'>[], log: Log) {
+    this.sources = sources.map((source) => ({
+      ...source,
       reason: 'it has not passed its start-up test yet',
       told: 'starting',
       hasFailed: false,
+      awaited: false,
     }));
     this.log = log;
     this.look();
@@ -60,7 +70,7 @@ export class SourceWatch {
     else if (source.hasFailed) this.tell('info', 'source_back', source, `${spec} delivers again: ${reason}`);
     else this.tell('info', 'source_ready', source, `${spec} is healthy: ${reason}`);
     source.hasFailed = state === 'failed';
-    this.look();
+    this.lookAgain();
   }
 
   private tellFailed(source: WatchedSource): void {
@@ -77,12 +87,6 @@ export class SourceWatch {
       this.tell('info', 'source_switch', source, `${to} serves now in the place of ${from}`);
   }
 
-  /** Whether a guest is connected, which may be waiting for bytes. */
-  watchFor(guests: boolean): void {
-    this.hasGuests = guests;
-    this.look();
-  }
-
   /** Looks for sources that have become slow, or are no longer; and goes on looking while that may change. */
   private look(): void {
     for (const source of this.sources) {
@@ -96,9 +100,25 @@ export class SourceWatch {
       }
       source.told = state;
     }
-    const steady = this.sources.every(({ told }) => told === 'healthy');
-    if (this.hasGuests || !steady) this.timer ??= setInterval(() => this.look(), LOOK_EVERY_MS).unref();
-    else this.stop();
+    if (this.sources.some(mayChange)) this.lookAgain();
+    else for (const source of this.sources) this.lookWhenWanted(source);
+  }
+
+  private lookAgain(): void {
+    if (this.timer !== undefined || this.stopped) return;
+    this.timer = setTimeout(() => {
+      this.timer = undefined;
+      this.look();
+    }, LOOK_EVERY_MS).unref();
+  }
+
+  private lookWhenWanted(source: WatchedSource): void {
+    if (source.awaited) return;
+    source.awaited = true;
+    void whenWanted(source.queue).then(() => {
+      source.awaited = false;
+      this.lookAgain();
+    });
   }
 
   private tell(level: 'error' | 'warn' | 'info', code: string, source: WatchedSource, message: string): void {
@@ -108,7 +128,7 @@ export class SourceWatch {
   }
 
   stop(): void {
-    clearInterval(this.timer);
-    this.timer = undefined;
+    this.stopped = true;
+    clearTimeout(this.timer);
   }
 }
