@@ -2,6 +2,7 @@
 import type { Limit } from './limiter.js';
 import type { DeviceOptions, LogLevel } from './rng-device.js';
 import type { FedQueuePlace } from './entropy/fed-queue.js';
+import type { SourceChoice } from './entropy/pools.js';
 import type { SourceSpec } from './entropy/source-spec.js';
 import type { StoredState } from './entropy/source-status.js';
 
@@ -19,6 +20,8 @@ export interface DataPlaneSetup {
   readonly wakeFd: number;
   /** See peer-calls.ts. */
   readonly mark: SharedArrayBuffer;
+  /** See pulse.ts. */
+  readonly pulse: SharedArrayBuffer;
   readonly busyPollUs: number;
   /** What all devices together may deliver; undefined: no limit. */
   readonly total: Limit | undefined;
@@ -26,10 +29,26 @@ export interface DataPlaneSetup {
   readonly devices: readonly DeviceOptions[];
 }
 
-/** From the main thread. */
-export interface StopMessage {
-  readonly kind: 'stop';
+/** What changes on a device; what is left out stays. */
+export interface DeviceChange {
+  readonly paused?: boolean;
+  /** undefined: no limit from now on. */
+  readonly limit?: Limit | undefined;
+  readonly weight?: number;
+  readonly entropy?: SourceChoice;
 }
+
+/** A change while the data plane serves; it happens whole or not at all. */
+export type Command =
+  | { readonly kind: 'addDevice'; readonly device: DeviceOptions }
+  | { readonly kind: 'removeDevice'; readonly name: string }
+  | { readonly kind: 'changeDevice'; readonly name: string; readonly change: DeviceChange }
+  /** What all devices together may deliver; undefined: no limit. */
+  | { readonly kind: 'changeTotal'; readonly total: Limit | undefined };
+
+/** From the main thread. */
+export type MainMessage =
+  { readonly kind: 'stop' } | { readonly kind: 'command'; readonly id: number; readonly command: Command };
 
 /** What the data plane has done with and the main thread is to let go; `end` and `signal`: see peer-disposal.ts. */
 export type Disposable =
@@ -56,6 +75,8 @@ export interface SourceMessage {
 export type DataPlaneMessage =
   | { readonly kind: 'serving' }
   | { readonly kind: 'lastConnectionEnded' }
+  /** A command was carried out. */
+  | { readonly kind: 'done'; readonly id: number }
   | SourceMessage
   /** Bytes come from another source than the last ones did. */
   | { readonly kind: 'sourceSwitch'; readonly to: string; readonly from: string }

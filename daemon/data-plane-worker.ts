@@ -1,14 +1,16 @@
 // The data-plane thread: it owns every vhost-user connection, mapping and ring, and blocks in epoll_wait(2) only.
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { setThreadName } from '../shared-memory/libc.js';
-import type { DataPlaneMessage, DataPlaneSetup } from './data-plane-messages.js';
+import type { DataPlaneMessage, DataPlaneSetup, MainMessage } from './data-plane-messages.js';
+import { DeviceTable } from './device-table.js';
 import { FedSource } from './entropy/fed-queue.js';
 import { Pools } from './entropy/pools.js';
 import { SourceStatus } from './entropy/source-status.js';
 import { Starvation } from './entropy/starvation.js';
 import { EventLoop, watchWakeUp } from './event-loop.js';
 import { PeerCalls } from './peer-calls.js';
-import { RngDevice, type Log } from './rng-device.js';
+import { PulseAnswer } from './pulse.js';
+import type { Log } from './rng-device.js';
 import { SharedBudget } from './shared-budget.js';
 
 const setup = workerData as DataPlaneSetup;
@@ -29,36 +31,43 @@ const pools = new Pools(sources, (to, from) => post({ kind: 'sourceSwitch', to, 
 const budget = new SharedBudget(setup.total, loop.clock, loop.timers);
 
 let stopping = false;
-const devices = setup.devices.map(
-  (options) =>
-    new RngDevice(options, {
-      loop,
-      pools,
-      starvation,
-      budget,
-      log,
-      post,
-      connected: (count) => {
-        if (count < 0) loop.pause();
-      },
-      lastConnectionEnded: () => post({ kind: 'lastConnectionEnded' }),
-    }),
-);
+const pulse = new PulseAnswer(setup.pulse);
+const devices = new DeviceTable({
+  loop,
+  pools,
+  starvation,
+  budget,
+  log,
+  post,
+  connected: (count) => {
+    if (count < 0) loop.pause();
+  },
+  lastConnectionEnded: () => post({ kind: 'lastConnectionEnded' }),
+});
 
 watchWakeUp(loop, setup.wakeFd, () => {
+  pulse.answer();
   if (parentPort !== null) {
     for (
       let got = receiveMessageOnPort(parentPort);
       got !== undefined;
       got = receiveMessageOnPort(parentPort)
     ) {
-      // 'stop' is the only message there is; a later one will be told apart by its kind.
-      stopping = true;
+      take(got.message as MainMessage);
     }
   }
   if (stopping) loop.pause();
   starvation.resumeAll();
 });
+
+function take(message: MainMessage): void {
+  if (message.kind === 'stop') {
+    stopping = true;
+  } else {
+    devices.carryOut(message.command);
+    post({ kind: 'done', id: message.id });
+  }
+}
 
 /** Runs until something asks for a pause, then lets the thread's own event loop turn once: dropped views go there. */
 function turn(): void {
@@ -67,12 +76,12 @@ function turn(): void {
     setImmediate(turn);
     return;
   }
-  for (const device of devices) device.close();
+  devices.close();
   pools.close();
   loop.close();
 }
 
-for (const device of devices) device.open();
+for (const device of setup.devices) devices.carryOut({ kind: 'addDevice', device });
 if (!pools.locked || setup.sources.some(({ queue }) => !queue.locked)) {
   log(
     'warn',

@@ -2,11 +2,12 @@
 import { Worker } from 'node:worker_threads';
 import { openEventfd, signal } from '../shared-memory/eventfd.js';
 import type {
+  Command,
   DataPlaneMessage,
   DataPlaneSetup,
   SourceMessage,
+  MainMessage,
   SourceSetup,
-  StopMessage,
 } from './data-plane-messages.js';
 import { dispose } from './disposal.js';
 import { createFedQueue, nudgeFedQueue, stopFedQueue } from './entropy/fed-queue.js';
@@ -17,6 +18,7 @@ import { SourceWatch } from './entropy/source-watch.js';
 import { createMark } from './peer-calls.js';
 import { PeerWatch } from './peer-watch.js';
 import type { Limit } from './limiter.js';
+import { createPulse, PulseWatch } from './pulse.js';
 import type { DeviceOptions, Log } from './rng-device.js';
 
 /** What the data plane tells the process. */
@@ -31,15 +33,23 @@ export interface DataPlaneEvents {
 /** The data plane and the readers hardly allocate, so the nursery for young objects may be small: it saves 10 MiB. */
 const YOUNG_GENERATION_MIB = 2;
 
+/** A change takes effect within a pass; after this time whoever waits for it is told. Ours. */
+const COMMAND_TIMEOUT_MS = 2000;
+
 /** The running data plane. */
 export class DataPlane {
   private readonly worker: Worker;
   private readonly wakeFd = openEventfd();
   private readonly sources: readonly SourceSetup[];
-  private readonly sourceWatch: SourceWatch;
+  readonly sourceWatch: SourceWatch;
   /** Resolve as the threads end. */
   private readonly exited: Promise<void>[] = [];
   private stopping = false;
+  private hasEnded = false;
+  private readonly pulse: PulseWatch;
+  /** Commands that are under way, by number. */
+  private readonly commands = new Map<number, () => void>();
+  private commandCount = 0;
 
   /** Starts serving `devices` with `sources` in order of preference. Throws when a source cannot be opened. */
   constructor(
@@ -68,9 +78,12 @@ export class DataPlane {
     const { devices, busyPollUs, total } = setup;
     const mark = createMark();
     new PeerWatch(mark).start();
+    const pulse = createPulse();
+    this.pulse = new PulseWatch(pulse, () => signal(this.wakeFd));
     const workerData: DataPlaneSetup = {
       wakeFd: this.wakeFd,
       mark,
+      pulse,
       busyPollUs,
       total,
       sources: this.sources,
@@ -84,6 +97,7 @@ export class DataPlane {
       if (message.kind === 'log') events.log(message.level, message.code, message.message, message.fields);
       if (message.kind === 'source') this.sourceWatch.take(message);
       if (message.kind === 'sourceSwitch') this.sourceWatch.switched(message.to, message.from);
+      if (message.kind === 'done') this.commands.get(message.id)?.();
       if (message.kind === 'dispose') dispose(message);
       if (message.kind === 'lastConnectionEnded') events.lastConnectionEnded();
       if (message.kind === 'serving') this.serving.resolve();
@@ -93,6 +107,7 @@ export class DataPlane {
       new Promise((resolve) => {
         this.worker.on('exit', () => {
           resolve();
+          this.hasEnded = true;
           if (!this.stopping) events.failed('the data-plane thread has ended');
         });
       }),
@@ -135,14 +150,42 @@ export class DataPlane {
     return enabled;
   }
 
+  /** Looks from now on whether the data plane turns. */
+  watchPulse(): void {
+    this.pulse.start();
+  }
+
+  /** False when the data plane has not turned for some time, or has ended. */
+  get isAlive(): boolean {
+    return !this.hasEnded && this.pulse.isBeating;
+  }
+
+  /** Has a change made: true when it is in force, false when the data plane has not answered in time. */
+  async command(command: Command): Promise<boolean> {
+    const id = ++this.commandCount;
+    const done = new Promise<boolean>((resolve) => {
+      const deadline = setTimeout(() => resolve(false), COMMAND_TIMEOUT_MS);
+      this.commands.set(id, () => {
+        clearTimeout(deadline);
+        resolve(true);
+      });
+    });
+    this.tell({ kind: 'command', id, command });
+    return done.finally(() => this.commands.delete(id));
+  }
+
+  private tell(message: MainMessage): void {
+    this.worker.postMessage(message);
+    signal(this.wakeFd);
+  }
+
   /** Ends every connection and both kinds of threads; resolves when all threads have ended. */
   async stop(): Promise<void> {
     this.stopping = true;
     this.sourceWatch.stop();
     for (const { queue } of this.sources) stopFedQueue(queue);
-    const message: StopMessage = { kind: 'stop' };
-    this.worker.postMessage(message);
-    signal(this.wakeFd);
+    this.pulse.stop();
+    this.tell({ kind: 'stop' });
     await Promise.all(this.exited);
   }
 }

@@ -17,6 +17,7 @@ import {
 import type { FrontendMessage } from '../protocol/message.js';
 import { encodeU64Reply, encodeVringStateReply } from '../protocol/reply.js';
 import { FrontendRequest, frontendRequestName } from '../protocol/request.js';
+import type { DeviceCounters } from './counters.js';
 import type { PeerDisposal } from './peer-disposal.js';
 import type { ServiceContext } from './ring-service.js';
 import { type RingEvents, Vring } from './vring.js';
@@ -90,6 +91,7 @@ export interface MemoryOptions {
 export class DeviceState {
   private readonly options: MemoryOptions;
   private readonly disposal: PeerDisposal;
+  private readonly counters: DeviceCounters;
   private readonly vring: Vring;
   private readonly offeredProtocolFeatures: bigint;
   private features = 0n;
@@ -102,6 +104,9 @@ export class DeviceState {
   constructor(context: ServiceContext, options: MemoryOptions, events: RingEvents) {
     this.options = options;
     this.disposal = context.disposal;
+    this.counters = context.counters;
+    this.tellFeatures();
+    this.tellMemory();
     this.vring = new Vring(context, events);
     const slots = options.memSlots > 0 ? maskOf(ProtocolFeature.CONFIGURE_MEM_SLOTS) : 0n;
     this.offeredProtocolFeatures = OFFERED_PROTOCOL_FEATURES | slots;
@@ -179,6 +184,7 @@ export class DeviceState {
     if (!has(features, VirtioFeature.PROTOCOL_FEATURES)) this.vring.enabled = true;
     if (before !== features) this.vring.useFeatures(this.ringFeatures());
     this.updateVring();
+    this.tellFeatures();
     return undefined;
   }
 
@@ -199,6 +205,7 @@ export class DeviceState {
       );
     }
     this.protocolFeatures = features;
+    this.tellFeatures();
     return undefined;
   }
 
@@ -234,6 +241,7 @@ export class DeviceState {
     this.vring.reset();
     this.features = 0n;
     this.status = 0n;
+    this.tellFeatures();
     return undefined;
   }
 
@@ -283,6 +291,7 @@ export class DeviceState {
   /** Swaps the table under the ring, which moves to it or stops. */
   private useMemory(table: GuestMemory): void {
     this.memory = table;
+    this.tellMemory();
     this.vring.moveTo(table, this.ringFeatures());
   }
 
@@ -351,16 +360,30 @@ export class DeviceState {
     };
   }
 
-  /** Lets everything go: ring, fds, mappings. */
+  private tellFeatures(): void {
+    this.counters.negotiated(this.features, this.protocolFeatures);
+  }
+
+  private tellMemory(): void {
+    const regions = this.memory?.regions ?? [];
+    this.counters.mapped({
+      regions: regions.length,
+      bytes: regions.reduce((sum, { size }) => sum + size, 0),
+      sealedRegions: regions.filter(({ sealed }) => sealed).length,
+    });
+  }
+
   /** Looks at the ring again: what its request was held for may have changed. */
   lookAgain(): void {
     this.vring.lookAgain();
   }
 
+  /** Lets everything go: ring, fds, mappings. */
   close(): void {
     this.vring.reset();
     this.memory?.unmap(this.disposal);
     this.memory = undefined;
+    this.tellMemory();
     if (this.backendReqFd !== undefined) this.disposal.endSocket(this.backendReqFd);
     this.backendReqFd = undefined;
   }

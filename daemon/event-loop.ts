@@ -6,6 +6,7 @@ import { Epoll, EPOLLET, EPOLLIN } from '../shared-memory/epoll.js';
 import { asFd, type Fd } from '../shared-memory/fd.js';
 import { type Clock, MonotonicClock } from '../shared-memory/monotonic-clock.js';
 import type { PeerCalls } from './peer-calls.js';
+import { SAMPLE_EVERY } from './latency.js';
 import { Timers } from './timers.js';
 
 /** Something that has file descriptors watched. */
@@ -60,6 +61,12 @@ export class EventLoop {
   private heated = false;
   private hotUntilMs = 0;
   private pauseRequested = false;
+  /** Rounds until one is timed, and when that one woke up; see latency.ts. */
+  private roundsToSample = SAMPLE_EVERY;
+  private wokeMs = 0;
+  /** True while the round that runs is timed. */
+  sampling = false;
+  private sampled = false;
   private viewsMade = 0;
   private readonly busyPollMs: number;
   private readonly betweenRequests: () => void;
@@ -150,6 +157,7 @@ export class EventLoop {
     while (!this.shallPause()) {
       const busy = this.ready.length > 0 || this.hot.length > 0;
       const events = this.epoll.wait(busy ? 0 : this.timers.timeoutMs());
+      this.beginRound();
       for (let i = 0; i < events; i++) this.dispatch(i);
       this.timers.run();
       this.serveReady();
@@ -160,6 +168,33 @@ export class EventLoop {
 
   private shallPause(): boolean {
     return this.pauseRequested;
+  }
+
+  private beginRound(): void {
+    if (this.sampled) {
+      this.sampling = false;
+      this.sampled = false;
+      this.roundsToSample = SAMPLE_EVERY;
+    }
+    if (this.roundsToSample > 0) {
+      this.roundsToSample--;
+      return;
+    }
+    // Timed from round to round until one serves something.
+    this.sampling = true;
+    this.noteWakeUp();
+  }
+
+  private noteWakeUp(): void {
+    this.clock.read();
+    this.wokeMs = this.clock.nowMs[0] ?? 0;
+  }
+
+  /** The time in ms since the wake-up of this round, which is timed. */
+  sampleMs(): number {
+    this.sampled = true;
+    this.clock.read();
+    return (this.clock.nowMs[0] ?? 0) - this.wokeMs;
   }
 
   private dispatch(i: number): void {
@@ -209,6 +244,8 @@ export class EventLoop {
       for (let i = 0; i < this.hot.length; i++) {
         const work = this.hot[i];
         if (work?.hasWork() !== true) continue;
+        // Nothing woke the loop: the request's time begins as it is seen.
+        if (this.sampling) this.noteWakeUp();
         this.serve(work);
         passes++;
         if (passes >= PASSES_PER_CLOCK || this.ready.length > 0) return;

@@ -1,5 +1,5 @@
 // The daemon's log: pino's records on standard error, as JSON or as text, by an output that never blocks.
-import { pino } from 'pino';
+import { type Logger, pino } from 'pino';
 import type { Log, LogLevel } from './rng-device.js';
 import { offerTo, STDERR } from './standard-stream.js';
 
@@ -13,6 +13,9 @@ const PRIORITIES: Readonly<Record<string, number>> = { error: 3, warn: 4, info: 
 // eslint-disable-next-line no-control-regex -- that is what is looked for
 const CONTROL = /[\u0000-\u001f\u007f-\u009f]/g;
 
+/** A lost line counts against the health of the daemon for so long. Ours. */
+const LATELY_MS = 300_000;
+
 /** Where log lines go. */
 interface LineOutput {
   write(line: string): void;
@@ -21,6 +24,8 @@ interface LineOutput {
 /** Standard error; a line that would block is dropped and counted, and the count goes out before the next line. */
 class NonBlockingStderr implements LineOutput {
   private dropped = 0;
+  droppedInAll = 0;
+  lastDropMs = -Infinity;
   private readonly form: (record: string) => string;
 
   /** `form` makes a line of a record in pino's JSON. */
@@ -30,7 +35,10 @@ class NonBlockingStderr implements LineOutput {
 
   write(record: string): void {
     if (this.dropped > 0 && offerTo(STDERR, this.form(droppedRecord(this.dropped)))) this.dropped = 0;
-    if (!offerTo(STDERR, this.form(record))) this.dropped++;
+    if (offerTo(STDERR, this.form(record))) return;
+    this.dropped++;
+    this.droppedInAll++;
+    this.lastDropMs = performance.now();
   }
 }
 
@@ -70,20 +78,53 @@ function escapeControl(text: string): string {
   return text.replace(CONTROL, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`);
 }
 
-/** Opens the log. Under systemd's journal (JOURNAL_STREAM) text lines carry a priority. */
-export function openLog(options: { readonly format: LogFormat; readonly level: LogLevel }): Log {
-  const journal = process.env['JOURNAL_STREAM'] !== undefined;
-  const output = new NonBlockingStderr(
-    options.format === 'json' ? (record) => record : (record) => textLine(record, journal),
-  );
-  const logger = pino(
-    {
-      level: options.level,
-      base: null,
-      timestamp: () => `,"time":"${new Date().toISOString()}"`,
-      formatters: { level: (label) => ({ level: label }) },
-    },
-    output,
-  );
-  return (level, code, message, fields = {}) => logger[level]({ code, ...fields }, message);
+/** The open log. */
+export class DaemonLog {
+  readonly log: Log;
+  private readonly output: NonBlockingStderr;
+  private readonly logger: Logger;
+  private readonly listeners = new Set<(record: string) => void>();
+
+  /** Under systemd's journal (JOURNAL_STREAM) text lines carry a priority. */
+  constructor(options: { readonly format: LogFormat; readonly level: LogLevel }) {
+    const journal = process.env['JOURNAL_STREAM'] !== undefined;
+    this.output = new NonBlockingStderr(
+      options.format === 'json' ? (record) => record : (record) => textLine(record, journal),
+    );
+    this.logger = pino(
+      {
+        level: options.level,
+        base: null,
+        timestamp: () => `,"time":"${new Date().toISOString()}"`,
+        formatters: { level: (label) => ({ level: label }) },
+      },
+      {
+        write: (record: string) => {
+          this.output.write(record);
+          for (const listener of this.listeners) listener(record);
+        },
+      },
+    );
+    this.log = (level, code, message, fields = {}) => this.logger[level]({ code, ...fields }, message);
+  }
+
+  /** Lines that standard error could not take since the start. */
+  get droppedLines(): number {
+    return this.output.droppedInAll;
+  }
+
+  /** The same number while the last one is fresh, otherwise 0. */
+  get droppedLately(): number {
+    return performance.now() - this.output.lastDropMs < LATELY_MS ? this.output.droppedInAll : 0;
+  }
+
+  setLevel(level: LogLevel): void {
+    this.logger.level = level;
+  }
+
+  /** Gives every record from now on to `listener`, as a line of JSON; the result ends that. */
+  listen(listener: (record: string) => void): () => void {
+    this.listeners.add(listener);
+    return () => this.listeners.delete(listener);
+  }
 }

@@ -1,155 +1,122 @@
-// The command line: defined once, parsed by commander, checked here before anything is opened.
+// The command line: defined once, parsed by commander, checked here before anything is opened. Its values are checked by the
+// schemas of the configuration file, whose keys have the names of the options.
 import { basename } from 'node:path';
-import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import { Command, CommanderError, Option } from 'commander';
+import * as v from 'valibot';
 import { Fault } from '../protocol/fault.js';
-import { MEMORY_POLICIES, type MemoryPolicy } from '../shared-memory/memory-region.js';
-import { parseSourceSpec, type SourceSpec } from './entropy/source-spec.js';
-import { LOG_FORMATS, LOG_LEVELS, type LogFormat } from './log.js';
-import type { Limit } from './limiter.js';
-import type { LogLevel } from './rng-device.js';
+import { inheritedFd } from './config/fields.js';
+import { ControlTableShape, type General, GeneralShape } from './config/file-schema.js';
+import { firstIssue } from './config/issue.js';
+import { DEFAULT_PERIOD_MS } from './config/device-settings.js';
+import type { CommandLine } from './config/settings.js';
+import { LOG_FORMATS, LOG_LEVELS } from './log.js';
+import { MEMORY_POLICIES } from '../shared-memory/memory-region.js';
 
-/** QEMU's default for `period`, which its users know. Source: QEMU, virtio-rng properties. */
-const DEFAULT_PERIOD_MS = 65536;
-/** Polling longer than this is a CPU given away, not a latency won. Ours. */
-const MAX_BUSY_POLL_US = 1_000_000;
-const MAX_SLOTS = 32;
-
-/** What the command line asks for, checked. */
-export interface Options {
-  readonly socketPaths: readonly string[];
-  readonly fd: number | undefined;
-  readonly sources: readonly SourceSpec[];
-  /** For each device, and for all of them together. */
-  readonly limit: Limit | undefined;
-  readonly total: Limit | undefined;
-  readonly busyPollUs: number;
-  readonly memory: { readonly memoryPolicy: MemoryPolicy; readonly memSlots: number };
-  readonly socketMode: number;
-  readonly socketGroup: string | undefined;
-  readonly logFormat: LogFormat;
-  readonly logLevel: LogLevel;
-  /** XOR the kernel's bytes into those of the sources. */
-  readonly mix: boolean;
-  /** Leave the process open to debuggers and core files. */
-  readonly debug: boolean;
+/** What the command line asks for. */
+export interface Options extends CommandLine {
+  /** Check the configuration, say so, and exit. */
+  readonly checkConfig: boolean;
 }
 
-/** As commander gives them. */
-interface RawOptions {
-  socketPath: string[];
-  fd?: number;
-  source: string[];
-  allowTestSources: boolean;
-  maxBytes?: number;
-  period?: number;
-  burstBytes?: number;
-  totalMaxBytes?: number;
-  totalPeriod?: number;
-  busyPollUs: number;
-  memory: MemoryPolicy;
-  memSlots: number;
-  socketMode: number;
-  socketGroup?: string;
-  logFormat: LogFormat;
-  logLevel: LogLevel;
-  mix: boolean;
-  debug: boolean;
+/** Options that are no settings of the file, and what they are there. */
+const CONTROL_OPTIONS: Readonly<Record<string, string>> = {
+  'control-socket': 'socket',
+  'control-group': 'group',
+  'control-admins': 'admins',
+  'control-readers': 'readers',
+};
+
+/** A number where the text is one; anything else stays as it is, for the schema to refuse. */
+function number(text: string): number | string {
+  return /^\d+$/.test(text) ? Number(text) : text;
 }
 
-/** An integer from `least` to `most`, or commander's error that names the option. */
-function integer(least: number, most: number): (text: string) => number {
-  return (text) => {
-    const value = Number(text);
-    if (!/^\d+$/.test(text) || value < least || value > most) {
-      throw new InvalidArgumentError(`expected an integer from ${least} to ${most}.`);
-    }
-    return value;
-  };
-}
-
-function octalMode(text: string): number {
-  if (!/^0?[0-7]{3}$/.test(text)) throw new InvalidArgumentError('expected an octal mode such as 0660.');
-  return parseInt(text, 8);
-}
-
-function busyPoll(text: string): number {
-  return text === 'auto' ? 0 : integer(0, MAX_BUSY_POLL_US)(text);
-}
-
-function collect(value: string, earlier: string[]): string[] {
+function collect(value: string, earlier: readonly string[] = []): readonly string[] {
   return [...earlier, value];
+}
+
+function list(text: string): readonly string[] {
+  return text.split(',').map((part) => part.trim());
 }
 
 /** The options as they are defined; `--help` is made from this. */
 export function defineCommand(version: string): Command {
-  const most = Number.MAX_SAFE_INTEGER;
-  return new Command('vhost-rngd')
+  const command = new Command('vhost-rngd')
     .description('Gives virtual machines entropy: a vhost-user back-end for virtio-rng.')
     .version(version)
     .argument('[nothing...]', 'no arguments are taken')
-    .option('--socket-path <path>', 'listen here for a VMM; may be repeated: one device each', collect, [])
-    .option('--fd <n>', 'use an inherited socket, listening or connected, instead', integer(0, 2 ** 31 - 1))
-    .option(
-      '--source <spec>',
-      'random[:PATH], hwrng[:PATH] or getrandom; may be repeated, best first',
-      collect,
-      [],
-    )
-    .option('--mix', "mix the kernel's bytes into those of the sources, by XOR", false)
-    .option('--max-bytes <n>', 'give each device at most so many bytes in any period', integer(1, most))
-    .option('--period <ms>', `length of the period (default: ${DEFAULT_PERIOD_MS})`, integer(1, 2 ** 31 - 1))
-    .option('--burst-bytes <n>', 'give each device so many bytes more, once in its life', integer(0, most))
-    .option(
-      '--total-max-bytes <n>',
-      'give all devices together at most so many bytes in any period, shared fairly',
-      integer(1, most),
-    )
-    .option(
-      '--total-period <ms>',
-      `length of that period (default: ${DEFAULT_PERIOD_MS})`,
-      integer(1, 2 ** 31 - 1),
-    )
-    .option(
-      '--busy-poll-us <n>',
-      'watch a ring for so long after a request; auto is 0 in this version',
-      busyPoll,
-      0,
-    )
-    .addOption(
-      new Option(
-        '--memory <policy>',
-        'guest memory whose file can be shrunk: guard every access, refuse it, or trust the VMM',
-      )
-        .choices(MEMORY_POLICIES)
-        .default('guard'),
-    )
-    .option(
-      '--mem-slots <n>',
-      'offer CONFIGURE_MEM_SLOTS with so many slots; 0: do not offer it',
-      integer(0, MAX_SLOTS),
-      0,
-    )
-    .addOption(
-      new Option('--socket-mode <octal>', 'mode of the socket files')
-        .argParser(octalMode)
-        .default(0o660, '0660'),
-    )
-    .option('--socket-group <group>', 'group of the socket files, by name or number')
-    .addOption(
-      new Option('--log-format <format>', 'form of the log on standard error')
-        .choices(LOG_FORMATS)
-        .default('text'),
-    )
-    .addOption(
-      new Option('--log-level <level>', 'least level that is logged').choices(LOG_LEVELS).default('info'),
-    )
-    .option('--debug', 'let debuggers attach and core files be written: they hold entropy', false)
-    .option('--allow-test-sources', 'allow file:PATH as a source, which is no entropy', false)
+    .option('--config <file>', 'settings in TOML; options replace what stands at its top')
+    .option('--check-config', 'check the configuration, say what is wrong with it, and exit');
+  defineDevices(command);
+  defineProcess(command);
+  return command
+    .option('--debug', 'let debuggers attach and core files be written: they hold entropy')
+    .option('--allow-test-sources', 'allow file:PATH as a source, which is no entropy')
     .option(
       '--print-capabilities',
       'print what vhost-user front-ends and management want to know, as JSON, and exit',
     )
     .exitOverride();
+}
+
+function defineDevices(command: Command): void {
+  command
+    .option('--socket-path <path>', 'listen here for a VMM; may be repeated: one device each', collect)
+    .option('--fd <n>', 'use an inherited socket, listening or connected, instead', number)
+    .option(
+      '--source <spec>',
+      'random[:PATH], hwrng[:PATH], getrandom, rdrand, rdseed, jitter or egd:ADDRESS; may be repeated, best first',
+      collect,
+    )
+    .option('--mix', "mix the kernel's bytes into those of the sources, by XOR")
+    .option('--max-bytes <n>', 'give each device at most so many bytes in any period', number)
+    .option('--period <ms>', `length of the period (default: ${DEFAULT_PERIOD_MS})`, number)
+    .option('--burst-bytes <n>', 'give each device so many bytes more, once in its life', number)
+    .option(
+      '--total-max-bytes <n>',
+      'give all devices together at most so many bytes in any period, shared fairly',
+      number,
+    )
+    .option('--total-period <ms>', `length of that period (default: ${DEFAULT_PERIOD_MS})`, number)
+    .option(
+      '--busy-poll-us <n>',
+      'watch a ring for so long after a request; auto is 0 in this version (default: 0)',
+      number,
+    )
+    .addOption(
+      new Option(
+        '--memory <policy>',
+        'guest memory whose file can be shrunk: guard every access, refuse it, or trust the VMM (default: "guard")',
+      ).choices(MEMORY_POLICIES),
+    )
+    .option(
+      '--mem-slots <n>',
+      'offer CONFIGURE_MEM_SLOTS with so many slots; 0: do not offer it (default: 0)',
+      number,
+    )
+    .option('--socket-mode <octal>', 'mode of the socket files (default: 0660)')
+    .option('--socket-group <group>', 'group of the socket files, by name or number');
+}
+
+function defineProcess(command: Command): void {
+  command
+    .option('--control-socket <path>', 'answer health checks, metrics and vhost-rngctl here')
+    .option('--control-group <group>', 'group of the control socket: its members may look')
+    .option(
+      '--control-admins <users>',
+      'users who may change things, besides root and ours; with commas',
+      list,
+    )
+    .option('--control-readers <users>', 'users who may look, if not whoever may connect; with commas', list)
+    .option('--state-file <path>', 'keep changes by the control socket here, for the next start')
+    .addOption(
+      new Option('--log-format <format>', 'form of the log on standard error (default: "text")').choices(
+        LOG_FORMATS,
+      ),
+    )
+    .addOption(
+      new Option('--log-level <level>', 'least level that is logged (default: "info")').choices(LOG_LEVELS),
+    );
 }
 
 /**
@@ -168,65 +135,66 @@ export function parseOptions(args: readonly string[], version: string): Options 
   }
   const [surplus] = command.args;
   if (surplus !== undefined) return usage(`expected options only, got '${surplus}'`);
-  return check(command.opts<RawOptions>());
+  const values = new Map<string, unknown>();
+  for (const option of command.options) {
+    const value: unknown = command.getOptionValue(option.attributeName());
+    if (value !== undefined) values.set(option.long?.slice(2) ?? '', value);
+  }
+  return check(values);
 }
 
-function check(raw: RawOptions): Options | Fault {
-  const { socketPath, fd } = raw;
-  if (fd !== undefined && socketPath.length > 0) return usage('expected --socket-path or --fd, got both');
+function check(values: Map<string, unknown>): Options | Fault {
+  const socketPaths = (values.get('socket-path') ?? []) as readonly string[];
+  const fd = values.has('fd') ? checked(inheritedFd, values.get('fd'), 'fd') : undefined;
+  if (fd instanceof Fault) return fd;
+  if (fd !== undefined && socketPaths.length > 0) return usage('expected --socket-path or --fd, got both');
   if (fd !== undefined && fd < 3)
     return usage(`expected an inherited socket as --fd, got ${fd}, a standard stream`);
-  if (socketPath.includes('')) return usage('expected a path with --socket-path, got nothing');
-  const twice = socketPath.find((path, i) => socketPath.indexOf(path) !== i);
+  if (socketPaths.includes('')) return usage('expected a path with --socket-path, got nothing');
+  const twice = socketPaths.find((path, i) => socketPaths.indexOf(path) !== i);
   if (twice !== undefined) return usage(`expected each --socket-path once, got ${twice} twice`);
-  const sources = parseSources(raw);
-  if (sources instanceof Fault) return sources;
-  const limits = checkLimits(raw);
-  if (limits instanceof Fault) return limits;
-  return {
-    socketPaths: socketPath,
-    fd,
-    sources,
-    ...limits,
-    busyPollUs: raw.busyPollUs,
-    memory: { memoryPolicy: raw.memory, memSlots: raw.memSlots },
-    socketMode: raw.socketMode,
-    socketGroup: raw.socketGroup,
-    logFormat: raw.logFormat,
-    logLevel: raw.logLevel,
-    mix: raw.mix,
-    debug: raw.debug,
-  };
+  const general = generalOf(values);
+  if (general instanceof Fault) return general;
+  const control = checked(ControlTableShape, controlOf(values), 'control');
+  if (control instanceof Fault) return control;
+  const configFile = values.get('config') as string | undefined;
+  const checkConfig = values.has('check-config');
+  if (checkConfig && configFile === undefined)
+    return usage('expected --config with --check-config, got none');
+  const names = deviceNames(socketPaths);
+  const devices = socketPaths.map((socketPath, i) => ({ name: names[i] ?? socketPath, socketPath }));
+  return { general, control, devices, fd, configFile, checkConfig };
 }
 
-function checkLimits(raw: RawOptions): Pick<Options, 'limit' | 'total'> | Fault {
-  const { maxBytes, period, burstBytes, totalMaxBytes, totalPeriod } = raw;
-  const needs = (option: string, needed: string): Fault =>
-    usage(`expected ${needed} with ${option}, got ${option} alone`);
-  if (maxBytes === undefined && period !== undefined) return needs('--period', '--max-bytes');
-  if (maxBytes === undefined && burstBytes !== undefined) return needs('--burst-bytes', '--max-bytes');
-  if (totalMaxBytes === undefined && totalPeriod !== undefined)
-    return needs('--total-period', '--total-max-bytes');
-  return {
-    limit: maxBytes === undefined ? undefined : limitOf(maxBytes, period, burstBytes),
-    total: totalMaxBytes === undefined ? undefined : limitOf(totalMaxBytes, totalPeriod),
-  };
+function generalOf(values: Map<string, unknown>): General | Fault {
+  const given = Object.keys(GeneralShape.entries).filter((key) => values.has(key));
+  const sources = values.get('source');
+  return checked(
+    GeneralShape,
+    {
+      ...Object.fromEntries(given.map((key) => [key, values.get(key)])),
+      ...(sources !== undefined && { sources }),
+    },
+    undefined,
+  );
 }
 
-function limitOf(maxBytes: number, periodMs = DEFAULT_PERIOD_MS, burstBytes = 0): Limit {
-  return { maxBytes, periodMs, burstBytes };
+function controlOf(values: Map<string, unknown>): Record<string, unknown> {
+  const given = Object.entries(CONTROL_OPTIONS).filter(([option]) => values.has(option));
+  return Object.fromEntries(given.map(([option, key]) => [key, values.get(option)]));
 }
 
-function parseSources(raw: RawOptions): SourceSpec[] | Fault {
-  const sources: SourceSpec[] = [];
-  for (const text of raw.source.length > 0 ? raw.source : ['random']) {
-    const spec = parseSourceSpec(text, raw.allowTestSources);
-    if (spec instanceof Fault) return spec;
-    if (sources.some((other) => other.text === spec.text))
-      return usage(`expected each --source once, got ${text} twice`);
-    sources.push(spec);
-  }
-  return sources;
+/** The checked value, or a fault that names the option; `about` names it where the value is not an object of options. */
+function checked<T extends v.GenericSchema>(
+  schema: T,
+  value: unknown,
+  about: string | undefined,
+): v.InferOutput<T> | Fault {
+  const parsed = v.safeParse(schema, value, { abortEarly: true });
+  if (parsed.success) return parsed.output;
+  const { path, message } = firstIssue(parsed.issues[0]);
+  const key = [...(about === undefined ? [] : [about]), ...path.filter((part) => typeof part === 'string')];
+  return usage(`--${key.join('-')}: ${message}`);
 }
 
 /** Names devices after their sockets: `/run/rng0.sock` is `rng0`; where that is not unique, the whole path. */

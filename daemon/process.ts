@@ -1,25 +1,22 @@
 // The life of the process: from checked options to READY, signals, and an exit that nothing can hold up.
 //
 // Exit codes follow sysexits: 0 done, 64 usage, 70 a bug of ours, 78 configuration (a path, a source, a permission).
-import { mkdirSync, readFileSync, statSync } from 'node:fs';
-import { constants as os, tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { readFileSync } from 'node:fs';
+import { constants as os } from 'node:os';
 import { NATIVE_LITTLE_ENDIAN } from '../protocol/cursor.js';
 import { Fault } from '../protocol/fault.js';
-import { asFd, setNonBlocking } from '../shared-memory/fd.js';
 import { exitNow, ignoreSignal, keepOutOfCoreFiles } from '../shared-memory/libc.js';
-import { socketRole } from '../shared-memory/unix-socket.js';
-import { DataPlane } from './data-plane.js';
-import { MIXED_IN } from './entropy/pools.js';
-import { checkSources } from './entropy/source-check.js';
-import { parseSourceSpec, type SourceSpec } from './entropy/source-spec.js';
+import { readConfig } from './config/file.js';
+import { joinSettings, type Settings } from './config/settings.js';
 import { isDisposing } from './disposal.js';
-import { listenOn, removeSocketFile, type ListeningSocket } from './listening-socket.js';
-import { openLog } from './log.js';
-import { deviceNames, parseOptions, type Options } from './options.js';
+import { checkSources } from './entropy/source-check.js';
+import { DaemonLog } from './log.js';
+import { type Options, parseOptions } from './options.js';
 import { qemuLine } from './qemu-line.js';
-import type { DeviceOptions, Log } from './rng-device.js';
+import type { Log } from './rng-device.js';
+import type { Service } from './service.js';
 import { offerTo, STDERR, STDOUT } from './standard-stream.js';
+import { startService } from './start.js';
 
 const EX_USAGE = 64;
 const EX_SOFTWARE = 70;
@@ -32,45 +29,86 @@ export async function run(args: readonly string[]): Promise<void> {
   const options = parseOptions(args, version());
   if (typeof options === 'number') return;
   if (options instanceof Fault) {
-    fail(options, EX_USAGE, 'vhost-rngd --help lists the options');
+    fail(options);
     return;
   }
-  const refused = NATIVE_LITTLE_ENDIAN ? checkSources(options.sources) : bigEndian();
+  const settings = readSettings(options);
+  if (settings instanceof Fault) {
+    fail(settings);
+    return;
+  }
+  if (options.checkConfig) {
+    offerTo(STDOUT, `${options.configFile ?? ''}: ok\n`);
+    return;
+  }
+  const refused = NATIVE_LITTLE_ENDIAN ? checkSources(settings.sources) : bigEndian();
   if (refused) {
-    fail(refused, EX_CONFIG);
+    fail(refused);
     return;
   }
-  if (!options.debug) keepOutOfCoreFiles();
-  const log = openLog({ format: options.logFormat, level: options.logLevel });
-  // Before a socket file is made, or a signal that comes at once would leave it behind. Handlers run in node's event loop,
-  // which does not turn before serve() has put its own stop in this place.
-  const control: Control = { stop: (status) => process.exit(status), reload: () => undefined };
-  handleSignals(control, log);
-  const sockets = openSockets(options);
-  if (sockets instanceof Fault) {
-    fail(sockets, EX_CONFIG);
-    return;
-  }
-  await serve(options, sockets, { log, control });
+  if (!settings.debug) keepOutOfCoreFiles();
+  await serve(options, settings);
 }
 
-/** What signals do. */
+/** What ends the process in good order, and reads the configuration again. */
 interface Control {
-  /** Ends the process in good order: the exit status, and why, for the log. */
   stop: (status: number, reason: string) => void;
   reload: () => void;
 }
 
-/** The sources, and the one that is mixed in. */
-function withMixedIn(sources: readonly SourceSpec[]): SourceSpec[] {
-  const mixedIn = parseSourceSpec(MIXED_IN, false);
-  if (mixedIn instanceof Fault) throw mixedIn;
-  return sources.some(({ text }) => text === mixedIn.text) ? [...sources] : [...sources, mixedIn];
+async function serve(options: Options, settings: Settings): Promise<void> {
+  const log = new DaemonLog({ format: settings.logFormat, level: settings.logLevel });
+  // Before a socket file is made, or a signal that comes at once would leave it behind. Handlers run in node's event loop,
+  // which does not turn before the service has put its own stop in this place.
+  const control: Control = { stop: (status) => process.exit(status), reload: () => undefined };
+  handleSignals(control, log.log);
+  let stopping: Promise<void> | undefined;
+  const running = startService({
+    version: version(),
+    settings,
+    log,
+    readAgain: options.configFile === undefined ? undefined : () => readAgain(options),
+    ended: (failed, reason) => control.stop(failed ? EX_SOFTWARE : 0, reason),
+  });
+  if (running instanceof Fault) {
+    fail(running);
+    return;
+  }
+  const { service, stop, isDefault } = running;
+  control.stop = (status, reason) => {
+    stopping ??= shutDown(stop, { log: log.log, status, reason });
+  };
+  control.reload = () => {
+    service.enableSources('SIGHUP');
+    void service.reload('SIGHUP');
+  };
+  await service.ready();
+  if (isDefault) offerQemuLine(service);
 }
 
-function fail(fault: Fault, status: number, hint?: string): void {
-  offerTo(STDERR, `vhost-rngd: ${fault.message}${hint === undefined ? '' : ` (${hint})`} [${fault.code}]\n`);
-  process.exitCode = status;
+function offerQemuLine(service: Service): void {
+  const socket = service.devices()[0]?.socket;
+  if (typeof socket !== 'string') return;
+  offerTo(STDOUT, `\nStart a guest with\n\n${qemuLine(socket)}\n\nand read /dev/hwrng in it.\n`);
+}
+
+function readSettings(options: Options): Settings | Fault {
+  if (options.configFile === undefined) return joinSettings(options, undefined);
+  const config = readConfig(options.configFile);
+  return config instanceof Fault ? config : joinSettings(options, config);
+}
+
+/** The settings of now; sources are checked too, so that a reload is as careful as a start. */
+function readAgain(options: Options): Settings | Fault {
+  const settings = readSettings(options);
+  return settings instanceof Fault ? settings : (checkSources(settings.sources) ?? settings);
+}
+
+function fail(fault: Fault): void {
+  const wrongUsage = fault.code === 'usage' || fault.code === 'source_spec';
+  const hint = wrongUsage ? ' (vhost-rngd --help lists the options)' : '';
+  offerTo(STDERR, `vhost-rngd: ${fault.message}${hint} [${fault.code}]\n`);
+  process.exitCode = wrongUsage ? EX_USAGE : EX_CONFIG;
 }
 
 function version(): string {
@@ -84,123 +122,6 @@ function bigEndian(): Fault {
     'big_endian',
     'expected a little-endian host, got a big-endian one: rings are little-endian',
   );
-}
-
-/** The sockets to serve, and the files to remove at exit. */
-interface Sockets {
-  readonly devices: readonly { readonly name: string; readonly fd: number; readonly connected: boolean }[];
-  readonly files: readonly ListeningSocket[];
-}
-
-function openSockets(options: Options): Sockets | Fault {
-  if (options.fd !== undefined) return inheritedSocket(options.fd);
-  const fallback = options.socketPaths.length > 0 ? '' : defaultSocketPath();
-  if (fallback instanceof Fault) return fallback;
-  const paths = options.socketPaths.length > 0 ? options.socketPaths : [fallback];
-  const names = deviceNames(paths);
-  const files: ListeningSocket[] = [];
-  for (const path of paths) {
-    const socket = listenOn(path, { mode: options.socketMode, group: options.socketGroup });
-    if (socket instanceof Fault) {
-      for (const earlier of files) removeSocketFile(earlier);
-      return socket;
-    }
-    files.push(socket);
-  }
-  return { files, devices: files.map(({ fd }, i) => ({ name: names[i] ?? 'rng', fd, connected: false })) };
-}
-
-/** libvirt passes either a listening socket or one end of a connected pair: both are served. */
-function inheritedSocket(number: number): Sockets | Fault {
-  const role = socketRole(asFd(number));
-  if (role === 'not a unix socket') {
-    return new Fault(
-      'daemon',
-      'fd_kind',
-      `expected an inherited Unix socket as --fd=${number}, got something else or nothing`,
-    );
-  }
-  setNonBlocking(asFd(number));
-  return { files: [], devices: [{ name: `fd${number}`, fd: number, connected: role === 'connected' }] };
-}
-
-/** Where a daemon without options listens: a folder of its own, which only this user can write. */
-function defaultSocketPath(): string | Fault {
-  const runtime = process.env['XDG_RUNTIME_DIR'];
-  const uid = process.getuid?.() ?? 0;
-  const path =
-    runtime?.startsWith('/') === true
-      ? join(runtime, 'vhost-rngd', 'rng.sock')
-      : uid === 0
-        ? '/run/vhost-rngd/rng.sock'
-        : join(tmpdir(), `vhost-rngd-${uid}`, 'rng.sock');
-  const folder = dirname(path);
-  try {
-    mkdirSync(folder, { mode: 0o750 });
-  } catch (error) {
-    const { code = 'an error' } = error as NodeJS.ErrnoException;
-    if (code !== 'EEXIST') {
-      return new Fault(
-        'daemon',
-        'socket_file',
-        `making the folder ${folder} failed: ${code}; use --socket-path`,
-      );
-    }
-  }
-  return statSync(folder).uid === uid
-    ? path
-    : new Fault(
-        'daemon',
-        'socket_file',
-        `expected the folder ${folder} to be ours, got another user's: use --socket-path`,
-      );
-}
-
-async function serve(
-  options: Options,
-  sockets: Sockets,
-  { log, control }: { readonly log: Log; readonly control: Control },
-): Promise<void> {
-  const { limit, total, memory, sources, busyPollUs } = options;
-  const entropy = { specs: sources.map(({ text }) => text), mix: options.mix };
-  const devices: DeviceOptions[] = sockets.devices.map((device) => ({
-    ...device,
-    limit,
-    weight: 1,
-    memory,
-    entropy,
-  }));
-  let stopping: Promise<void> | undefined;
-  control.stop = (status, reason) => {
-    stopping ??= shutDown(plane, sockets, { log, status, reason });
-  };
-  const plane = new DataPlane(
-    { devices, sources: options.mix ? withMixedIn(sources) : sources, busyPollUs, total },
-    {
-      log,
-      failed: (reason) => {
-        log('error', 'internal', `the data plane failed: ${reason}`);
-        control.stop(EX_SOFTWARE, 'the data plane failed');
-      },
-      lastConnectionEnded: () => control.stop(0, 'the front-end of the inherited connection has gone'),
-    },
-  );
-  control.reload = () => {
-    const enabled = plane.enableSources();
-    const done = enabled.length > 0 ? `enabled again: ${enabled.join(', ')}` : 'no source had failed';
-    log('info', 'reload', `SIGHUP: ${done}; all settings are on the command line`);
-  };
-  await plane.ready;
-  const named = sources.map(({ text }) => text).join(', ');
-  for (const device of devices) {
-    const path = sockets.files.find(({ fd }) => fd === device.fd)?.path ?? `fd ${device.fd}`;
-    const limited = limit === undefined ? 'no limit' : `${limit.maxBytes} bytes per ${limit.periodMs} ms`;
-    log('info', 'listening', `listening on ${path}; source ${named}; ${limited}`, { device: device.name });
-  }
-  const [first] = sockets.files;
-  if (options.socketPaths.length === 0 && first !== undefined) {
-    offerTo(STDOUT, `\nStart a guest with\n\n${qemuLine(first.path)}\n\nand read /dev/hwrng in it.\n`);
-  }
 }
 
 function handleSignals(control: Control, log: Log): void {
@@ -220,14 +141,12 @@ function handleSignals(control: Control, log: Log): void {
   });
 }
 
-/** Stops serving, removes the socket files, and exits; at the latest after the time-out. */
+/** Stops serving, and exits; at the latest after the time-out. */
 async function shutDown(
-  plane: DataPlane,
-  sockets: Sockets,
+  stop: () => Promise<void>,
   exit: { readonly log: Log; readonly status: number; readonly reason: string },
 ): Promise<void> {
   exit.log('info', 'stopping', `stopping: ${exit.reason}`);
-  for (const socket of sockets.files) removeSocketFile(socket);
   const deadline = setTimeout(() => {
     exit.log(
       'warn',
@@ -236,7 +155,7 @@ async function shutDown(
     );
     exitNow(exit.status);
   }, STOP_TIMEOUT_MS);
-  await plane.stop();
+  await stop();
   clearTimeout(deadline);
   if (isDisposing()) exitNow(exit.status);
   process.exit(exit.status);

@@ -5,7 +5,7 @@
 import { Errno, errnoName } from '../shared-memory/errno.js';
 import { Peek, type SplitVirtqueue } from '../shared-memory/split-virtqueue.js';
 import { Fault } from '../protocol/fault.js';
-import type { DeviceCounters } from './counters.js';
+import { type DeviceCounters, Hold } from './counters.js';
 import type { EntropyPool } from './entropy/pool.js';
 import type { Starvation, Starved } from './entropy/starvation.js';
 import type { EventLoop, Workable } from './event-loop.js';
@@ -28,7 +28,8 @@ const LOOKS_PER_PASS = 16;
 /** What all rings of one thread, and all of one device, share. */
 export interface ServiceContext {
   readonly loop: EventLoop;
-  readonly pool: EntropyPool;
+  /** Changes when the operator chooses other sources. */
+  pool: EntropyPool;
   readonly starvation: Starvation;
   readonly limiter: Limiter;
   readonly share: BudgetShare;
@@ -36,6 +37,8 @@ export interface ServiceContext {
   /** The device's number among the data plane's calls, and where its fds and mappings go. */
   readonly device: number;
   readonly disposal: PeerDisposal;
+  /** True while the operator wants requests to be held. */
+  paused: boolean;
 }
 
 /** Why a pass ended. */
@@ -45,7 +48,8 @@ const Outcome = {
   HeldForLimit: 2,
   HeldForBudget: 3,
   HeldForEntropy: 4,
-  Faulted: 5,
+  HeldForPause: 5,
+  Faulted: 6,
 } as const;
 type Outcome = (typeof Outcome)[keyof typeof Outcome];
 
@@ -65,6 +69,8 @@ export class RingService implements Workable, Starved, BudgetWaiter, Timer {
   private held = false;
   /** Held until a source has bytes. */
   private starved = false;
+  /** Why requests are held, as the counters know it. */
+  private hold: Hold = Hold.None;
   private stopped = false;
   /** True while the ring is polled and the driver was asked not to kick. */
   private hot = false;
@@ -140,6 +146,7 @@ export class RingService implements Workable, Starved, BudgetWaiter, Timer {
     this.context.share.forget(this);
     this.callFd = undefined;
     this.stopped = true;
+    this.noteHold(Hold.None);
   }
 
   onCrash(error: unknown): void {
@@ -152,8 +159,12 @@ export class RingService implements Workable, Starved, BudgetWaiter, Timer {
     this.chainsLeft = CHAINS_PER_PASS;
     this.bytesLeft = BYTES_PER_PASS;
     this.descriptorsLeft = DESCRIPTORS_PER_PASS;
+    const { loop, counters } = this.context;
     for (let looks = LOOKS_PER_PASS; ; looks--) {
       const outcome = this.serveBatch();
+      // What a later look finds came after the wake-up.
+      if (loop.sampling && looks === LOOKS_PER_PASS && this.batchRequests > 0)
+        counters.sampled(loop.sampleMs());
       if (outcome !== Outcome.Drained || this.isStopped()) return this.endPass(outcome);
       // The signal may have woken the guest on this very CPU, and its next request may be there already: what this
       // look finds saves a whole wait.
@@ -171,8 +182,7 @@ export class RingService implements Workable, Starved, BudgetWaiter, Timer {
     const outcome = this.serveRequests();
     this.queue.publish();
     if (this.batchBytes > 0) {
-      counters.bytes += this.batchBytes;
-      counters.requests += this.batchRequests;
+      counters.served(this.batchRequests, this.batchBytes);
       this.served += this.batchRequests;
       // Charged when it is visible to the guest and not before, so that no window of a period holds too much.
       limiter.charge(this.batchBytes);
@@ -188,7 +198,8 @@ export class RingService implements Workable, Starved, BudgetWaiter, Timer {
 
   /** Serves until the ring is empty, the pass's budget is spent or the request must be held. */
   private serveRequests(): Outcome {
-    const { limiter, share, counters } = this.context;
+    const { limiter, share, counters, paused } = this.context;
+    if (paused) return this.queue.hasWork() ? Outcome.HeldForPause : Outcome.Drained;
     const quota = limiter.available(BYTES_PER_PASS);
     const budget = share.available(BYTES_PER_PASS);
     while (this.queue.hasWork()) {
@@ -199,7 +210,7 @@ export class RingService implements Workable, Starved, BudgetWaiter, Timer {
       this.chainsLeft--;
       this.descriptorsLeft -= this.queue.walked;
       if (room === Peek.Malformed) {
-        counters.malformed++;
+        counters.malformedChain();
         this.queue.complete(0);
         this.begunBytes = 0;
         continue;
@@ -273,27 +284,26 @@ export class RingService implements Workable, Starved, BudgetWaiter, Timer {
 
   private endPass(outcome: Outcome): boolean {
     if (this.stopped) return false;
-    const { loop, limiter, share, counters, starvation } = this.context;
-    this.held =
-      outcome === Outcome.HeldForLimit ||
-      outcome === Outcome.HeldForBudget ||
-      outcome === Outcome.HeldForEntropy;
+    const { loop, limiter, share, starvation } = this.context;
+    const hold = holdOf(outcome);
+    this.held = hold !== Hold.None;
+    // The counters take the time, which costs a look at the clock.
+    if (this.held || this.hold !== Hold.None) this.noteHold(hold);
     if (share.contends && outcome !== Outcome.HeldForBudget && outcome !== Outcome.More)
       share.passed(this, outcome === Outcome.Drained);
     switch (outcome) {
       case Outcome.HeldForLimit:
-        counters.heldForLimit++;
         loop.timers.armAt(this, limiter.releaseMs(1));
         return false;
       case Outcome.HeldForBudget:
-        counters.heldForBudget++;
         share.wait(this, this.neededBytes);
         return false;
       case Outcome.HeldForEntropy:
-        counters.heldForEntropy++;
         this.starved = true;
         if (this.begunBytes > 0) loop.timers.armAt(this, this.restDueMs);
         starvation.wait(this, this.bytesLeft < BYTES_PER_PASS);
+        return false;
+      case Outcome.HeldForPause:
         return false;
       case Outcome.More:
         this.queued = true;
@@ -304,6 +314,16 @@ export class RingService implements Workable, Starved, BudgetWaiter, Timer {
       case Outcome.Drained:
         return false;
     }
+  }
+
+  /** Tells the counters why requests are held from now on. */
+  private noteHold(hold: Hold): void {
+    const { loop, counters } = this.context;
+    this.hold = hold;
+    loop.clock.read();
+    const nowMs = loop.clock.nowMs[0] ?? 0;
+    if (hold === Hold.None) counters.released(nowMs);
+    else counters.held(hold, nowMs);
   }
 
   private fault(): Fault {
@@ -326,5 +346,20 @@ export class RingService implements Workable, Starved, BudgetWaiter, Timer {
     } else if (result < 0 && result !== -Errno.EAGAIN) {
       this.onFault(new Fault('ring', 'call_failed', `signalling the guest failed: ${errnoName(result)}`));
     }
+  }
+}
+
+function holdOf(outcome: Outcome): Hold {
+  switch (outcome) {
+    case Outcome.HeldForLimit:
+      return Hold.Limit;
+    case Outcome.HeldForBudget:
+      return Hold.Budget;
+    case Outcome.HeldForEntropy:
+      return Hold.Entropy;
+    case Outcome.HeldForPause:
+      return Hold.Pause;
+    default:
+      return Hold.None;
   }
 }

@@ -10,16 +10,16 @@ import type { Fault } from '../protocol/fault.js';
 import { BacklogHold } from './backlog-hold.js';
 import { Connection } from './connection.js';
 import type { DataPlaneMessage } from './data-plane-messages.js';
-import { newCounters } from './counters.js';
+import { DeviceCounters } from './counters.js';
 import { DeviceState, type MemoryOptions } from './device-state.js';
-import type { EntropyPool } from './entropy/pool.js';
 import type { Pools, SourceChoice } from './entropy/pools.js';
 import type { Starvation } from './entropy/starvation.js';
 import type { EventLoop, Watch, Watcher } from './event-loop.js';
 import { type Limit, Limiter } from './limiter.js';
 import { LogThrottle } from './log-throttle.js';
 import { PeerDisposal } from './peer-disposal.js';
-import type { BudgetShare, SharedBudget } from './shared-budget.js';
+import type { ServiceContext } from './ring-service.js';
+import type { SharedBudget } from './shared-budget.js';
 import type { Timer } from './timers.js';
 
 /** Connections accepted in one round. Ours. */
@@ -46,6 +46,10 @@ export interface DeviceOptions {
   readonly weight: number;
   readonly memory: MemoryOptions;
   readonly entropy: SourceChoice;
+  /** Requests are held from the start. */
+  readonly paused: boolean;
+  /** Counts and facts, which the main thread reads; see counters.ts. */
+  readonly counters: SharedArrayBuffer;
 }
 
 export type LogLevel = 'error' | 'warn' | 'info' | 'debug';
@@ -80,11 +84,9 @@ export class RngDevice implements Watcher, Timer {
   readonly name: string;
   private readonly options: DeviceOptions;
   private readonly context: DeviceContext;
-  private readonly counters = newCounters();
-  private readonly pool: EntropyPool;
-  /** Both outlive connections: nobody gets a new quota by coming back. */
-  private readonly limiter: Limiter;
-  private readonly share: BudgetShare;
+  private readonly counters: DeviceCounters;
+  /** What outlives connections, limiter and share among it: nobody gets a new quota by coming back. */
+  private readonly service: ServiceContext;
   private readonly deviceThrottle = new LogThrottle(DEVICE_LOG_LINES);
   private connectionThrottle = new LogThrottle(CONNECTION_LOG_LINES);
   private watch: Watch | undefined;
@@ -102,10 +104,21 @@ export class RngDevice implements Watcher, Timer {
     this.name = options.name;
     this.options = options;
     this.context = context;
-    this.pool = context.pools.choose(options.entropy);
-    this.limiter = new Limiter(options.limit, context.loop.clock);
-    this.share = context.budget.newShare(options.weight);
     this.disposal = new PeerDisposal(this.number, context.post);
+    this.counters = new DeviceCounters(options.counters);
+    this.counters.paused(options.paused);
+    const { loop, starvation } = context;
+    this.service = {
+      loop,
+      pool: context.pools.choose(options.entropy),
+      starvation,
+      limiter: new Limiter(options.limit, loop.clock),
+      share: context.budget.newShare(options.weight),
+      counters: this.counters,
+      device: this.number,
+      disposal: this.disposal,
+      paused: options.paused,
+    };
     this.hold = new BacklogHold(context.loop.timers, this.disposal, {
       goOn: () => this.goOn(),
       lasts: () => this.logHeld(),
@@ -115,13 +128,26 @@ export class RngDevice implements Watcher, Timer {
 
   /** Sets another limit, or none, from now on; a request that is held for the old one is looked at again. */
   setLimit(limit: Limit | undefined): void {
-    this.limiter.change(limit);
+    this.service.limiter.change(limit);
     this.connection?.state.lookAgain();
   }
 
   /** Sets the device's part of the host's budget against the others', 1 to 1000, from the next round on. */
   setWeight(weight: number): void {
-    this.share.weight = weight;
+    this.service.share.weight = weight;
+  }
+
+  /** Draws from other sources from the next request on; all of them are known to the pools. */
+  setSources(choice: SourceChoice): void {
+    this.service.pool = this.context.pools.choose(choice);
+    this.connection?.state.lookAgain();
+  }
+
+  /** Holds requests, or serves them again; the connection stays. */
+  setPaused(paused: boolean): void {
+    this.service.paused = paused;
+    this.counters.paused(paused);
+    this.connection?.state.lookAgain();
   }
 
   /** Starts to accept, or to serve the inherited connection. */
@@ -184,6 +210,7 @@ export class RngDevice implements Watcher, Timer {
     if (this.connection !== undefined && !this.isGone(this.connection)) {
       const { pid } = peerCredentials(fd);
       this.disposal.endSocket(fd);
+      this.counters.refusedFrontend();
       this.log(
         'warn',
         'busy',
@@ -203,28 +230,26 @@ export class RngDevice implements Watcher, Timer {
   }
 
   private serve(fd: Fd): void {
-    const { loop, starvation } = this.context;
     const { pid, uid } = peerCredentials(fd);
     keepOutOfBand(fd);
     this.context.loop.calls.acquit(this.number);
     this.peerPid = pid;
-    const before = { ...this.counters };
+    this.counters.connected(pid, uid);
+    const before = { requests: this.counters.requests, bytes: this.counters.bytes };
     this.connectionThrottle = new LogThrottle(CONNECTION_LOG_LINES);
-    const { pool, limiter, share, counters, disposal, number: device } = this;
-    const service = { loop, pool, starvation, limiter, share, counters, device, disposal };
-    const state = new DeviceState(service, this.options.memory, {
+    const state = new DeviceState(this.service, this.options.memory, {
       fault: (fault) => {
         if (fault.scope === 'connection') {
           connection.endBecause(fault);
           return;
         }
-        this.counters.ringFaults++;
+        this.counters.ringFault();
         this.logFault('warn', `the ring was stopped: ${fault.message}`, fault);
       },
       memoryNotShared: () => this.logNotShared(),
       bug: (error) => this.endByBug(error),
     });
-    const connection = new Connection(fd, service, state, {
+    const connection = new Connection(fd, this.service, state, {
       refused: (fault) => this.logFault('warn', `a request was refused: ${fault.message}`, fault),
       ended: (fault) => {
         const { requests, bytes } = this.counters;
@@ -241,7 +266,7 @@ export class RngDevice implements Watcher, Timer {
 
   private connectionEnded(fault: Fault | undefined, served: { requests: number; bytes: number }): void {
     if (fault !== undefined) {
-      this.counters.connectionFaults++;
+      this.counters.connectionFault();
       this.logFault('warn', `the connection was closed: ${fault.message}`, fault);
     }
     const { requests, bytes } = served;
@@ -273,6 +298,7 @@ export class RngDevice implements Watcher, Timer {
 
   private letGo(): void {
     this.connection = undefined;
+    this.counters.disconnected();
     this.context.connected(-1);
     if (this.options.connected) this.context.lastConnectionEnded();
   }
@@ -333,7 +359,8 @@ export class RngDevice implements Watcher, Timer {
   close(): void {
     this.connection?.close();
     this.connection = undefined;
-    this.context.budget.remove(this.share);
+    this.counters.disconnected();
+    this.context.budget.remove(this.service.share);
     this.context.loop.timers.disarm(this);
     this.hold.end();
     if (this.watch === undefined) return;

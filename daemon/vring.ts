@@ -17,6 +17,7 @@ import { MAX_QUEUE_SIZE, SplitVirtqueue, type RingFeatures } from '../shared-mem
 import { Errno, errnoName } from '../shared-memory/errno.js';
 import { Fault } from '../protocol/fault.js';
 import type { Watch, Watcher } from './event-loop.js';
+import { RingState } from './counters.js';
 import { signalBlocked } from './peer-calls.js';
 import { RingService, type ServiceContext } from './ring-service.js';
 import type { Timer } from './timers.js';
@@ -248,6 +249,7 @@ export class Vring implements Watcher, Timer {
     });
     this.service.useCall(this.callFd, this.callAside);
     this.service.resume();
+    this.context.counters.ring(RingState.Running, this.size);
     this.pollWithoutKick();
   }
 
@@ -258,12 +260,14 @@ export class Vring implements Watcher, Timer {
     this.hasServed ||= this.service.served > 0;
     this.service.stop();
     this.service = undefined;
+    this.context.counters.ring(RingState.Stopped, 0);
     this.context.loop.timers.disarm(this);
   }
 
   private stopWithFault(fault: Fault): void {
     this.halt();
     this.faulted = true;
+    this.context.counters.ring(RingState.Faulted, this.size);
     // Nobody reads this call fd any more: the next SET_VRING_CALL brings another.
     if (fault.code === 'call_failed') this.setCall(undefined);
     const blocked =

@@ -53,6 +53,8 @@ export class MemoryRegion {
   readonly size: number;
   /** False when a touch could raise SIGBUS: unsealed, huge pages, strict overcommit. Then only guarded calls touch it. */
   readonly direct: boolean;
+  /** True when nobody can shrink the region's file any more. */
+  readonly sealed: boolean;
   private readonly gpaHigh: number;
   private readonly gpaLow: number;
   private readonly mapping: Mapping;
@@ -64,11 +66,12 @@ export class MemoryRegion {
   private constructor(
     description: RegionDescription,
     mapping: Mapping,
-    place: { readonly mappingOffset: number; readonly direct: boolean },
+    place: { readonly mappingOffset: number; readonly direct: boolean; readonly sealed: boolean },
   ) {
     this.description = description;
     this.size = Number(description.size);
     this.direct = place.direct;
+    this.sealed = place.sealed;
     this.gpaHigh = Number(description.guestPhysAddr >> 32n);
     this.gpaLow = Number(description.guestPhysAddr & 0xffff_ffffn);
     this.mapping = mapping;
@@ -94,7 +97,8 @@ export class MemoryRegion {
     }
     // A hole that the VMM punches gives a huge page's reservation back, whatever is sealed: guarded too.
     const stays = sealed && blockBytes === PAGE_BYTES && !STRICT_OVERCOMMIT;
-    return new MemoryRegion(description, mapping, { mappingOffset, direct: stays || policy === 'trust' });
+    const direct = stays || policy === 'trust';
+    return new MemoryRegion(description, mapping, { mappingOffset, direct, sealed });
   }
 
   /**

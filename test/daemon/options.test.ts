@@ -1,86 +1,135 @@
 // The command line: each option, what it gives, and what is refused with which words.
 import t from 'tap';
-import { deviceNames, type Options, parseOptions } from '../../daemon/options.js';
+import { joinSettings, type Settings } from '../../daemon/config/settings.js';
+import { deviceNames, parseOptions } from '../../daemon/options.js';
+import type { SourceSpec } from '../../daemon/entropy/source-spec.js';
 import { Fault } from '../../protocol/fault.js';
 
-const DEFAULTS: Options = {
-  socketPaths: [],
-  fd: undefined,
-  sources: [{ kind: 'random', text: 'random:/dev/random', path: '/dev/random', minEntropy: 8 }],
-  limit: undefined,
-  total: undefined,
-  busyPollUs: 0,
-  memory: { memoryPolicy: 'guard', memSlots: 0 },
+const DEVICE_DEFAULTS = {
   socketMode: 0o660,
   socketGroup: undefined,
+  limit: undefined,
+  weight: 1,
+  entropy: { specs: ['random:/dev/random'], mix: false },
+  memoryPolicy: 'guard',
+  memSlots: 0,
+  paused: false,
+} as const satisfies Settings['deviceDefaults'];
+
+const DEFAULTS: Settings = {
+  devices: [],
+  fd: undefined,
+  deviceDefaults: DEVICE_DEFAULTS,
+  sources: [{ kind: 'random', text: 'random:/dev/random', path: '/dev/random', minEntropy: 8 }],
+  total: undefined,
+  debug: false,
+  allowTestSources: false,
+  busyPollUs: 0,
   logFormat: 'text',
   logLevel: 'info',
-  mix: false,
-  debug: false,
+  control: { socketPath: undefined, socketGroup: undefined, admins: [], readers: undefined },
+  stateFile: undefined,
 };
 
+/** What a command line comes to, without a configuration file. */
+function settingsOf(line: string): Settings | Fault {
+  const options = parseOptions(split(line), '1.2.3');
+  if (typeof options === 'number') throw new Error('that was no option to go on with');
+  return options instanceof Fault ? options : joinSettings(options, undefined);
+}
+
+/** Settings in which what holds for every device differs. */
+function forAll(differences: Partial<Settings['deviceDefaults']>): Partial<Settings> {
+  return { deviceDefaults: { ...DEVICE_DEFAULTS, ...differences } };
+}
+
+function control(differences: Partial<Settings['control']>): Partial<Settings> {
+  return { control: { ...DEFAULTS.control, ...differences } };
+}
+
+/** Settings of a daemon whose devices draw from these. */
+function drawingOn(...sources: readonly SourceSpec[]): Partial<Settings> {
+  return { ...forAll({ entropy: { specs: sources.map(({ text }) => text), mix: false } }), sources };
+}
+
+function devices(...paths: readonly (readonly [string, string])[]): Partial<Settings> {
+  return { devices: paths.map(([name, socketPath]) => ({ ...DEVICE_DEFAULTS, name, socketPath })) };
+}
+
 /** Arguments, separated by spaces, and in what their options differ from the defaults. */
-const ACCEPTED: readonly (readonly [string, Partial<Options>])[] = [
+const ACCEPTED: readonly (readonly [string, Partial<Settings>])[] = [
   ['', {}],
-  ['--socket-path=/run/a.sock', { socketPaths: ['/run/a.sock'] }],
-  ['--socket-path /run/a.sock --socket-path=/run/b.sock', { socketPaths: ['/run/a.sock', '/run/b.sock'] }],
+  ['--socket-path=/run/a.sock', devices(['a', '/run/a.sock'])],
+  [
+    '--socket-path /run/a.sock --socket-path=/run/b.sock',
+    devices(['a', '/run/a.sock'], ['b', '/run/b.sock']),
+  ],
   ['--fd=3', { fd: 3 }],
   ['--fd 2147483647', { fd: 2147483647 }],
-  ['--source=getrandom', { sources: [{ kind: 'getrandom', text: 'getrandom', minEntropy: 8 }] }],
+  ['--source=getrandom', drawingOn({ kind: 'getrandom', text: 'getrandom', minEntropy: 8 })],
   [
     '--source=hwrng --source=random:/dev/urandom',
-    {
-      sources: [
-        { kind: 'hwrng', text: 'hwrng:/dev/hwrng', path: '/dev/hwrng', minEntropy: 8 },
-        { kind: 'random', text: 'random:/dev/urandom', path: '/dev/urandom', minEntropy: 8 },
-      ],
-    },
+    drawingOn(
+      { kind: 'hwrng', text: 'hwrng:/dev/hwrng', path: '/dev/hwrng', minEntropy: 8 },
+      { kind: 'random', text: 'random:/dev/urandom', path: '/dev/urandom', minEntropy: 8 },
+    ),
   ],
   [
     '--allow-test-sources --source=file:/x',
-    { sources: [{ kind: 'file', text: 'file:/x', path: '/x', minEntropy: 8 }] },
+    { allowTestSources: true, ...drawingOn({ kind: 'file', text: 'file:/x', path: '/x', minEntropy: 8 }) },
   ],
-  ['--max-bytes=1', { limit: { maxBytes: 1, periodMs: 65536, burstBytes: 0 } }],
+  ['--max-bytes=1', forAll({ limit: { maxBytes: 1, periodMs: 65536, burstBytes: 0 } })],
   [
     '--max-bytes=9007199254740991 --period=1',
-    { limit: { maxBytes: 2 ** 53 - 1, periodMs: 1, burstBytes: 0 } },
+    forAll({ limit: { maxBytes: 2 ** 53 - 1, periodMs: 1, burstBytes: 0 } }),
   ],
-  ['--period=2147483647 --max-bytes=64', { limit: { maxBytes: 64, periodMs: 2147483647, burstBytes: 0 } }],
-  ['--max-bytes=64 --burst-bytes=0', { limit: { maxBytes: 64, periodMs: 65536, burstBytes: 0 } }],
+  [
+    '--period=2147483647 --max-bytes=64',
+    forAll({ limit: { maxBytes: 64, periodMs: 2147483647, burstBytes: 0 } }),
+  ],
+  ['--max-bytes=64 --burst-bytes=0', forAll({ limit: { maxBytes: 64, periodMs: 65536, burstBytes: 0 } })],
   [
     '--burst-bytes=4096 --max-bytes=64 --period=1000',
-    { limit: { maxBytes: 64, periodMs: 1000, burstBytes: 4096 } },
+    forAll({ limit: { maxBytes: 64, periodMs: 1000, burstBytes: 4096 } }),
   ],
   ['--total-max-bytes=1', { total: { maxBytes: 1, periodMs: 65536, burstBytes: 0 } }],
   [
     '--total-max-bytes=4096 --total-period=250 --max-bytes=64',
     {
-      limit: { maxBytes: 64, periodMs: 65536, burstBytes: 0 },
+      ...forAll({ limit: { maxBytes: 64, periodMs: 65536, burstBytes: 0 } }),
       total: { maxBytes: 4096, periodMs: 250, burstBytes: 0 },
     },
   ],
-  ['--mix', { mix: true }],
+  [
+    '--mix',
+    {
+      ...forAll({ entropy: { specs: ['random:/dev/random'], mix: true } }),
+      sources: [...DEFAULTS.sources, { kind: 'getrandom', text: 'getrandom', minEntropy: 8 }],
+    },
+  ],
   ['--debug', { debug: true }],
   ['--busy-poll-us=0', {}],
   ['--busy-poll-us=50', { busyPollUs: 50 }],
   ['--busy-poll-us=1000000', { busyPollUs: 1_000_000 }],
   ['--busy-poll-us=auto', {}],
-  ['--memory=require-sealed', { memory: { memoryPolicy: 'require-sealed', memSlots: 0 } }],
-  ['--memory=trust --mem-slots=32', { memory: { memoryPolicy: 'trust', memSlots: 32 } }],
-  ['--socket-mode=0600', { socketMode: 0o600 }],
-  ['--socket-mode=777', { socketMode: 0o777 }],
-  ['--socket-group=kvm', { socketGroup: 'kvm' }],
+  ['--memory=require-sealed', forAll({ memoryPolicy: 'require-sealed', memSlots: 0 })],
+  ['--memory=trust --mem-slots=32', forAll({ memoryPolicy: 'trust', memSlots: 32 })],
+  ['--socket-mode=0600', forAll({ socketMode: 0o600 })],
+  ['--socket-mode=777', forAll({ socketMode: 0o777 })],
+  ['--socket-group=kvm', forAll({ socketGroup: 'kvm' })],
+  [
+    '--control-socket=/run/c.sock --control-group=wheel',
+    control({ socketPath: '/run/c.sock', socketGroup: 'wheel' }),
+  ],
+  ['--control-admins=root,7 --control-readers=8', control({ admins: [0, 7], readers: [8] })],
+  ['--state-file=/var/lib/x.json', { stateFile: '/var/lib/x.json' }],
   ['--log-format=json', { logFormat: 'json' }],
   ['--log-level=debug', { logLevel: 'debug' }],
 ];
 
 t.test('what is accepted', (t) => {
   for (const [line, differences] of ACCEPTED) {
-    t.same(
-      parseOptions(split(line), '1.2.3'),
-      { ...DEFAULTS, ...differences },
-      line === '' ? 'nothing' : line,
-    );
+    t.same(settingsOf(line), { ...DEFAULTS, ...differences }, line === '' ? 'nothing' : line);
   }
   t.end();
 });
@@ -126,6 +175,10 @@ const REFUSED: readonly (readonly [string, RegExp])[] = [
   ['--socket-mode=rw', /octal/],
   ['--socket-mode=0888', /octal/],
   ['--socket-mode=12345', /octal/],
+  ['--control-socket=run/c.sock', /--control-socket: expected an absolute path/],
+  ['--control-admins=no-such-user', /expected a user of this host, got no-such-user/],
+  ['--socket-path=/a --control-socket=/a', /a path of its own/],
+  ['--check-config', /--config with --check-config/],
   ['--log-format=xml', /text, json/],
   ['--log-level=loud', /error, warn, info, debug/],
   // Row 179.
@@ -140,7 +193,7 @@ const REFUSED: readonly (readonly [string, RegExp])[] = [
 
 t.test('what is refused', (t) => {
   for (const [line, pattern] of REFUSED) {
-    const refused = parseOptions(split(line), '1.2.3');
+    const refused = settingsOf(line);
     if (!(refused instanceof Fault)) {
       t.fail(`${line} was accepted`);
       continue;

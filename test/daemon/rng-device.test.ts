@@ -2,6 +2,7 @@
 //
 // The front-end waits for no reply, because nobody would answer: the loop turns when the test lets it. Time is real, so
 // periods are long enough for nothing to come back by itself.
+import { createCounters } from '../../daemon/counters.js';
 import t from 'tap';
 import { dispose } from '../../daemon/disposal.js';
 import { Pools } from '../../daemon/entropy/pools.js';
@@ -75,6 +76,8 @@ class Stand {
           weight,
           memory: { memoryPolicy: 'guard', memSlots: 0 },
           entropy: { specs: ['kernel'], mix: false },
+          paused: false,
+          counters: createCounters(),
         },
         {
           loop: this.loop,

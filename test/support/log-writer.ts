@@ -1,9 +1,9 @@
 // A process that logs what a test tells it: `LINES` lines with a message, then "done" on standard output, then one more
 // line for each byte that comes on standard input, until that ends.
-import { openLog } from '../../daemon/log.js';
+import { DaemonLog } from '../../daemon/log.js';
 
 const [format = 'text', count = '1', message = 'a line', level = 'info'] = process.argv.slice(2);
-const log = openLog({ format: format === 'json' ? 'json' : 'text', level: 'debug' });
+const { log } = new DaemonLog({ format: format === 'json' ? 'json' : 'text', level: 'debug' });
 const levels = { error: 'error', warn: 'warn', info: 'info', debug: 'debug' } as const;
 const chosen = levels[level as keyof typeof levels];
 

@@ -1,0 +1,240 @@
+// /metrics: the counters in the text form of Prometheus. Loaded at the first scrape.
+//
+// prom-client gives types, escaping and the text; the values are read from shared memory at each scrape.
+import { Counter, Gauge, type Histogram, type MetricValueWithName, Registry } from 'prom-client';
+import { readdirSync } from 'node:fs';
+import { LATENCY_BOUNDS_SECONDS, SAMPLE_EVERY } from '../latency.js';
+import type { ServedDevice } from '../served-device.js';
+import type { ConnectionCounts } from './connections.js';
+import type { DeviceStatus, Health, SourceStatus } from './shapes.js';
+
+/** Scrapes within this time get the same text, so that a flood of them costs little. Ours. */
+const KEEP_MS = 100;
+
+/** What is measured. */
+export interface Measured {
+  readonly version: string;
+  readonly droppedLogLines: number;
+  readonly controlCounts: Readonly<ConnectionCounts> | undefined;
+  devices(): readonly DeviceStatus[];
+  health(): Health;
+  sources(): readonly SourceStatus[];
+  servedDevices(): Iterable<ServedDevice>;
+}
+
+/** Builds the text. */
+export class Metrics {
+  private readonly registry = new Registry();
+  private readonly measured: Measured;
+  private kept: { readonly untilMs: number; readonly text: Promise<string> } | undefined;
+
+  constructor(measured: Measured) {
+    this.measured = measured;
+    this.defineProcess();
+    this.defineHealth();
+    this.defineControl();
+    this.defineDevices();
+    this.registry.registerMetric(new LatencyHistogram(measured) as unknown as Histogram);
+  }
+
+  /** The text as of now, or of a moment ago. */
+  async text(): Promise<{ text: string; contentType: string }> {
+    const now = performance.now();
+    if (this.kept === undefined || now > this.kept.untilMs)
+      this.kept = { untilMs: now + KEEP_MS, text: this.registry.metrics() };
+    return { text: await this.kept.text, contentType: this.registry.contentType };
+  }
+
+  private gauge(name: string, help: string, read: (gauge: Gauge) => void, labelNames: string[] = []): void {
+    const collect = function (this: Gauge): void {
+      this.reset();
+      read(this);
+    };
+    this.registry.registerMetric(new Gauge({ name, help, labelNames, registers: [], collect }));
+  }
+
+  private counter(
+    name: string,
+    help: string,
+    read: (counter: Counter) => void,
+    labelNames: string[] = [],
+  ): void {
+    const collect = function (this: Counter): void {
+      this.reset();
+      read(this);
+    };
+    this.registry.registerMetric(new Counter({ name, help, labelNames, registers: [], collect }));
+  }
+
+  private defineProcess(): void {
+    const startSeconds = (Date.now() - performance.now()) / 1000;
+    this.gauge('process_start_time_seconds', 'Start of the process since the epoch', (gauge) =>
+      gauge.set(startSeconds),
+    );
+    this.gauge('process_resident_memory_bytes', 'Resident memory', (gauge) =>
+      gauge.set(process.memoryUsage.rss()),
+    );
+    this.gauge('process_open_fds', 'Open file descriptors', (gauge) =>
+      gauge.set(readdirSync('/proc/self/fd').length),
+    );
+    this.counter('process_cpu_seconds_total', 'CPU time of all threads', (counter) => {
+      const { user, system } = process.cpuUsage();
+      counter.inc((user + system) / 1e6);
+    });
+    const labels = { version: this.measured.version, node: process.versions.node };
+    this.gauge(
+      'vhost_rngd_build_info',
+      'Always 1; the labels say what runs',
+      (gauge) => gauge.set(labels, 1),
+      Object.keys(labels),
+    );
+  }
+
+  private defineHealth(): void {
+    const { measured } = this;
+    this.gauge(
+      'vhost_rngd_health',
+      '1 for the state of health that holds, 0 for the others',
+      (gauge) => {
+        const { status } = measured.health();
+        for (const state of ['ok', 'degraded', 'failing'])
+          gauge.set({ status: state }, state === status ? 1 : 0);
+      },
+      ['status'],
+    );
+    this.gauge(
+      'vhost_rngd_source_state',
+      '1 for the state that a source is in, 0 for the others',
+      (gauge) => {
+        for (const { spec, state } of measured.sources())
+          for (const other of ['starting', 'healthy', 'slow', 'failed'])
+            gauge.set({ source: spec, state: other }, state === other ? 1 : 0);
+      },
+      ['source', 'state'],
+    );
+    this.counter(
+      'vhost_rngd_log_lines_dropped_total',
+      'Log lines lost because standard error was full',
+      (counter) => counter.inc(measured.droppedLogLines),
+    );
+  }
+
+  private defineControl(): void {
+    const counts: readonly (readonly [keyof ConnectionCounts, string, string])[] = [
+      ['refused', 'refused', 'Connections to the control socket of users who may not read'],
+      ['displaced', 'displaced', 'Connections to the control socket closed to make room'],
+      ['timedOut', 'timed_out', 'Connections to the control socket closed for taking too long'],
+    ];
+    for (const [key, name, help] of counts)
+      this.counter(`vhost_rngd_control_connections_${name}_total`, help, (counter) =>
+        counter.inc(this.measured.controlCounts?.[key] ?? 0),
+      );
+  }
+
+  private defineDevices(): void {
+    for (const { name, help, value } of DEVICE_METRICS) {
+      const set = (metric: { inc(labels: object, value: number): void }): void => {
+        for (const device of this.measured.devices()) {
+          const now = value(device);
+          if (now !== undefined) metric.inc({ device: device.name }, now);
+        }
+      };
+      if (name.endsWith('_total')) this.counter(`vhost_rngd_device_${name}`, help, set, ['device']);
+      else this.gauge(`vhost_rngd_device_${name}`, help, set, ['device']);
+    }
+  }
+}
+
+/** The metrics that each device has; undefined: it has no such value. */
+const DEVICE_METRICS: readonly {
+  readonly name: string;
+  readonly help: string;
+  readonly value: (device: DeviceStatus) => number | undefined;
+}[] = [
+  { name: 'requests_total', help: 'Requests completed with at least one byte', value: (d) => d.requests },
+  { name: 'bytes_total', help: 'Bytes of entropy delivered', value: (d) => d.bytes },
+  { name: 'malformed_chains_total', help: 'Requests that broke a rule', value: (d) => d.malformedChains },
+  { name: 'ring_faults_total', help: 'Rings stopped for what guest or VMM did', value: (d) => d.ringFaults },
+  {
+    name: 'connection_faults_total',
+    help: 'Connections closed for what the VMM sent',
+    value: (d) => d.connectionFaults,
+  },
+  { name: 'connections_total', help: 'Front-ends that have connected', value: (d) => d.connections },
+  {
+    name: 'refused_connections_total',
+    help: 'Further front-ends that were closed at once',
+    value: (d) => d.refusedConnections,
+  },
+  {
+    name: 'throttled_seconds_total',
+    help: 'Time for which requests were held for a limit',
+    value: (d) => d.throttledSeconds,
+  },
+  {
+    name: 'starved_seconds_total',
+    help: 'Time for which requests were held for want of entropy',
+    value: (d) => d.starvedSeconds,
+  },
+  {
+    name: 'connected',
+    help: '1 while a front-end is connected',
+    value: (d) => (d.connection === null ? 0 : 1),
+  },
+  {
+    name: 'paused',
+    help: '1 while an operator holds its requests',
+    value: (d) => (d.state === 'paused' ? 1 : 0),
+  },
+  {
+    name: 'limit_bytes',
+    help: 'Bytes allowed in a period, where there is a limit',
+    value: (d) => d.limit?.maxBytes,
+  },
+  {
+    name: 'limit_period_seconds',
+    help: 'The period of the limit',
+    value: (d) => (d.limit === null ? undefined : d.limit.periodMs / 1000),
+  },
+];
+
+const LATENCY = 'vhost_rngd_request_latency_seconds';
+const LATENCY_HELP = `From wake-up to the signal to the guest; one round in ${SAMPLE_EVERY} is timed`;
+
+/** Latencies by device, out of the buckets that the data plane counts; prom-client's own could only count here. */
+class LatencyHistogram {
+  /** The registry knows a metric by its name. */
+  readonly name = LATENCY;
+  private readonly measured: Measured;
+
+  constructor(measured: Measured) {
+    this.measured = measured;
+  }
+
+  /** What the registry asks of a metric. */
+  get(): Promise<object> {
+    const values = [...this.measured.servedDevices()].flatMap(({ name, counters }) =>
+      histogramValues(name, counters.latencyCounts, counters.latencySumMs / 1000),
+    );
+    return Promise.resolve({ name: LATENCY, help: LATENCY_HELP, type: 'histogram', values });
+  }
+}
+
+/** The lines of one device: each bucket counts what is at most its bound, those below included. */
+function histogramValues(
+  device: string,
+  counts: readonly number[],
+  sumSeconds: number,
+): MetricValueWithName<'device' | 'le'>[] {
+  let below = 0;
+  const buckets = counts.map((count, i) => {
+    below += count;
+    const le = LATENCY_BOUNDS_SECONDS[i] ?? '+Inf';
+    return { metricName: `${LATENCY}_bucket`, labels: { device, le }, value: below };
+  });
+  return [
+    ...buckets,
+    { metricName: `${LATENCY}_sum`, labels: { device }, value: sumSeconds },
+    { metricName: `${LATENCY}_count`, labels: { device }, value: below },
+  ];
+}

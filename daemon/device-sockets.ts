@@ -1,0 +1,90 @@
+// The sockets of the devices at start: paths that are claimed, an inherited socket, or the default path.
+import { mkdirSync, statSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { Fault } from '../protocol/fault.js';
+import { asFd, type Fd, setNonBlocking } from '../shared-memory/fd.js';
+import { socketRole } from '../shared-memory/unix-socket.js';
+import type { DeviceDefaults, DeviceSettings } from './config/device-settings.js';
+import type { Settings } from './config/settings.js';
+import { type ListeningSocket, listenOn, removeSocketFile } from './listening-socket.js';
+import { deviceNames } from './options.js';
+
+/** A device with the socket that it is to serve. */
+export interface DeviceSocket {
+  /** An inherited socket has no path. */
+  readonly settings: Omit<DeviceSettings, 'socketPath'> & { readonly socketPath: string | undefined };
+  readonly fd: Fd;
+  /** The file to remove in the end; undefined: not ours. */
+  readonly file: ListeningSocket | undefined;
+  /** True for an inherited socket that is connected already. */
+  readonly connected: boolean;
+}
+
+/** Opens every socket that the settings ask for, or none. */
+export function openSockets(settings: Settings): DeviceSocket[] | Fault {
+  if (settings.fd !== undefined) return inheritedSocket(settings.fd, settings.deviceDefaults);
+  return openAll(settings.devices);
+}
+
+/** Opens a socket for each device, or none. */
+export function openAll(devices: readonly DeviceSettings[]): DeviceSocket[] | Fault {
+  const opened: DeviceSocket[] = [];
+  for (const device of devices) {
+    const file = listenOn(device.socketPath, { mode: device.socketMode, group: device.socketGroup });
+    if (file instanceof Fault) {
+      for (const earlier of opened) if (earlier.file !== undefined) removeSocketFile(earlier.file);
+      return file;
+    }
+    opened.push({ settings: device, fd: file.fd, file, connected: false });
+  }
+  return opened;
+}
+
+/** libvirt passes either a listening socket or one end of a connected pair: both are served. */
+function inheritedSocket(number: number, defaults: DeviceDefaults): DeviceSocket[] | Fault {
+  const fd = asFd(number);
+  const role = socketRole(fd);
+  if (role === 'not a unix socket') {
+    return new Fault(
+      'daemon',
+      'fd_kind',
+      `expected an inherited Unix socket as --fd=${number}, got something else or nothing`,
+    );
+  }
+  setNonBlocking(fd);
+  const settings = { ...defaults, name: `fd${number}`, socketPath: undefined };
+  return [{ settings, fd, file: undefined, connected: role === 'connected' }];
+}
+
+/** The device of a daemon that is told nothing: in a folder of its own, which only this user can write. */
+export function defaultDevice(defaults: DeviceDefaults): DeviceSettings | Fault {
+  const runtime = process.env['XDG_RUNTIME_DIR'];
+  const uid = process.getuid?.() ?? 0;
+  const socketPath =
+    runtime?.startsWith('/') === true
+      ? join(runtime, 'vhost-rngd', 'rng.sock')
+      : uid === 0
+        ? '/run/vhost-rngd/rng.sock'
+        : join(tmpdir(), `vhost-rngd-${uid}`, 'rng.sock');
+  const folder = dirname(socketPath);
+  try {
+    mkdirSync(folder, { mode: 0o750 });
+  } catch (error) {
+    const { code = 'an error' } = error as NodeJS.ErrnoException;
+    if (code !== 'EEXIST') {
+      return new Fault(
+        'daemon',
+        'socket_file',
+        `making the folder ${folder} failed: ${code}; use --socket-path`,
+      );
+    }
+  }
+  if (statSync(folder).uid === uid)
+    return { ...defaults, name: deviceNames([socketPath])[0] ?? 'rng', socketPath };
+  return new Fault(
+    'daemon',
+    'socket_file',
+    `expected the folder ${folder} to be ours, got another user's: use --socket-path`,
+  );
+}

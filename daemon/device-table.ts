@@ -1,0 +1,59 @@
+// The devices of one data-plane thread by name, and the changes that the main thread asks for while they serve.
+import { assertNever } from '../protocol/assert-never.js';
+import type { Command, DeviceChange } from './data-plane-messages.js';
+import { type DeviceContext, type DeviceOptions, RngDevice } from './rng-device.js';
+
+/** Devices by name; the main thread has checked that a command fits. */
+export class DeviceTable {
+  private readonly context: DeviceContext;
+  private readonly devices = new Map<string, RngDevice>();
+
+  constructor(context: DeviceContext) {
+    this.context = context;
+  }
+
+  /** Carries a command out, whole and at once. Throws only on a bug of ours. */
+  carryOut(command: Command): void {
+    switch (command.kind) {
+      case 'addDevice':
+        this.add(command.device);
+        return;
+      case 'removeDevice':
+        this.named(command.name).close();
+        this.devices.delete(command.name);
+        return;
+      case 'changeDevice':
+        change(this.named(command.name), command.change);
+        return;
+      case 'changeTotal':
+        this.context.budget.change(command.total);
+        return;
+      default:
+        assertNever(command);
+    }
+  }
+
+  private add(options: DeviceOptions): void {
+    const device = new RngDevice(options, this.context);
+    this.devices.set(options.name, device);
+    device.open();
+  }
+
+  private named(name: string): RngDevice {
+    const device = this.devices.get(name);
+    if (device === undefined) throw new Error(`a command for ${name}, which is not there`);
+    return device;
+  }
+
+  close(): void {
+    for (const device of this.devices.values()) device.close();
+    this.devices.clear();
+  }
+}
+
+function change(device: RngDevice, wanted: DeviceChange): void {
+  if (wanted.entropy !== undefined) device.setSources(wanted.entropy);
+  if (wanted.weight !== undefined) device.setWeight(wanted.weight);
+  if ('limit' in wanted) device.setLimit(wanted.limit);
+  if (wanted.paused !== undefined) device.setPaused(wanted.paused);
+}

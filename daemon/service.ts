@@ -1,0 +1,374 @@
+// The daemon in service: its devices, its data plane, and every change that an operator makes while guests run.
+//
+// Changes are made one after the other. Each is checked as a whole first, then made as a whole, and logged with who made it.
+import { Fault } from '../protocol/fault.js';
+import { MonotonicClock } from '../shared-memory/monotonic-clock.js';
+import type { Settings } from './config/settings.js';
+import type { ConnectionCounts } from './control/connections.js';
+import { judgeHealth } from './control/health.js';
+import type { Metrics } from './control/metrics.js';
+import type { Operations } from './control/operations.js';
+import type { Peer } from './control/peers.js';
+import type {
+  DevicePatch,
+  DeviceStatus,
+  Health,
+  NewDevice,
+  Reload,
+  SourceStatus,
+  Status,
+} from './control/shapes.js';
+import type { Command, DeviceChange } from './data-plane-messages.js';
+import { DataPlane } from './data-plane.js';
+import { type DeviceSocket, openAll } from './device-sockets.js';
+import type { SourceChoice } from './entropy/pools.js';
+import { removeSocketFile } from './listening-socket.js';
+import type { DaemonLog } from './log.js';
+import type { Log } from './rng-device.js';
+import { ServedDevice } from './served-device.js';
+import { changeText, limitText } from './change-text.js';
+import { planReload } from './config/reload-plan.js';
+import { sourceStatuses } from './source-board.js';
+import { chooseSources, type WantedSources } from './source-choice.js';
+import { settingsOf, type StateFile } from './state-file.js';
+
+/** What a service is started with. */
+export interface ServiceSetup {
+  readonly version: string;
+  readonly settings: Settings;
+  readonly log: DaemonLog;
+  /** Reads the configuration file again; a fault when it cannot be used; undefined: there is no file. */
+  readonly readAgain: (() => Settings | Fault) | undefined;
+  /** The data plane has failed, or there is nothing left to serve. */
+  readonly ended: (failed: boolean, reason: string) => void;
+}
+
+/** Sockets that are checked for their files, and health for a change, so often. Ours. */
+const LOOK_EVERY_MS = 1000;
+
+/** Everything that is served, and what can be asked of it. */
+export class Service implements Operations {
+  readonly version: string;
+  isReady = false;
+  /** What the control socket has turned away; undefined: there is none. */
+  controlCounts: Readonly<ConnectionCounts> | undefined;
+  private readonly setup: ServiceSetup;
+  private readonly log: Log;
+  private readonly byName = new Map<string, ServedDevice>();
+  private readonly plane: DataPlane;
+  private readonly state: StateFile | undefined;
+  private readonly clock = new MonotonicClock();
+  private readonly startedMs = performance.now();
+  private settings: Settings;
+  private poolLocked = true;
+  private metricsText: Promise<Metrics> | undefined;
+  /** The last change; the next one waits for it. */
+  private changes: Promise<unknown> = Promise.resolve();
+  private reloading = false;
+  private looks: NodeJS.Timeout | undefined;
+  private lastHealth: Health['status'] = 'ok';
+
+  /** Starts serving; the sockets are the service's from here on. */
+  constructor(setup: ServiceSetup, sockets: readonly DeviceSocket[], state: StateFile | undefined) {
+    this.setup = setup;
+    this.version = setup.version;
+    this.settings = setup.settings;
+    this.log = setup.log.log;
+    this.state = state;
+    for (const socket of sockets) this.byName.set(socket.settings.name, new ServedDevice(socket));
+    const { sources, busyPollUs, total } = setup.settings;
+    const devices = [...this.byName.values()].map(({ options }) => options);
+    this.plane = new DataPlane(
+      { devices, sources, busyPollUs, total },
+      {
+        log: (level, code, message, fields = {}) => {
+          this.note(level, code, message, fields);
+          this.log(level, code, message, fields);
+        },
+        failed: (reason) => {
+          this.log('error', 'internal', `the data plane failed: ${reason}`);
+          setup.ended(true, 'the data plane failed');
+        },
+        lastConnectionEnded: () => setup.ended(false, 'the front-end of the inherited connection has gone'),
+      },
+    );
+  }
+
+  /** Resolves once every device accepts, with a log line for each. */
+  async ready(): Promise<void> {
+    await this.plane.ready;
+    this.isReady = true;
+    for (const device of this.byName.values()) {
+      this.log(
+        'info',
+        'listening',
+        `listening on ${device.place}; source ${device.entropy.specs.join(', ')}; ${limitText(device.limit)}`,
+        {
+          device: device.name,
+        },
+      );
+    }
+  }
+
+  /** Looks after what only an operator's questions need: the pulse of the data plane, socket files, changes of health. */
+  watch(): void {
+    this.plane.watchPulse();
+    this.looks ??= setInterval(() => this.look(), LOOK_EVERY_MS);
+  }
+
+  private look(): void {
+    for (const device of this.byName.values()) void device.lookForFile();
+    const { status, reasons } = this.health();
+    if (status === this.lastHealth) return;
+    this.lastHealth = status;
+    const level = status === 'ok' ? 'info' : status === 'degraded' ? 'warn' : 'error';
+    this.log(level, 'health', `health is ${status}${reasons.length === 0 ? '' : `: ${reasons.join('; ')}`}`);
+  }
+
+  /** Keeps what the data plane and the readers report, whose lines are throttled where they are made. */
+  private note(
+    level: string,
+    code: string,
+    message: string,
+    fields: Readonly<Record<string, unknown>>,
+  ): void {
+    const { device } = fields;
+    if (code === 'pool_not_locked') this.poolLocked = false;
+    const served = typeof device === 'string' ? this.byName.get(device) : undefined;
+    if (served !== undefined && (level === 'warn' || level === 'error'))
+      served.lastError = { code, message, time: new Date().toISOString() };
+  }
+
+  health(): Health {
+    return judgeHealth({
+      dataPlaneTurns: this.plane.isAlive,
+      sources: this.sources(),
+      droppedLogLines: this.setup.log.droppedLately,
+      poolLocked: this.poolLocked,
+      missingSockets: [...this.byName.values()].filter(({ hasFile }) => !hasFile).map(({ name }) => name),
+    });
+  }
+
+  /** Gives each log record from now on to `listener`; the result ends that. */
+  events(listener: (record: string) => void): () => void {
+    return this.setup.log.listen(listener);
+  }
+
+  get droppedLogLines(): number {
+    return this.setup.log.droppedLines;
+  }
+
+  status(): Status {
+    return {
+      version: this.version,
+      pid: process.pid,
+      uptimeSeconds: Math.round((performance.now() - this.startedMs) / 100) / 10,
+      health: this.health(),
+      droppedLogLines: this.droppedLogLines,
+      devices: this.devices(),
+      sources: [...this.sources()],
+    };
+  }
+
+  devices(): DeviceStatus[] {
+    const nowMs = this.nowMs();
+    return [...this.byName.values()].map((device) => device.status(nowMs));
+  }
+
+  device(name: string): DeviceStatus | Fault {
+    return this.byName.get(name)?.status(this.nowMs()) ?? unknownDevice(name);
+  }
+
+  sources(): readonly SourceStatus[] {
+    return sourceStatuses(this.plane.sourceWatch, this.setup.settings.sources);
+  }
+
+  private nowMs(): number {
+    this.clock.read();
+    return this.clock.nowMs[0] ?? 0;
+  }
+
+  /** The client library is loaded when it is first asked for. */
+  async metrics(): Promise<{ text: string; contentType: string }> {
+    this.metricsText ??= import('./control/metrics.js').then(({ Metrics }) => new Metrics(this));
+    return (await this.metricsText).text();
+  }
+
+  /** Counters of a device, for the metrics. */
+  servedDevices(): Iterable<ServedDevice> {
+    return this.byName.values();
+  }
+
+  async addDevice(peer: Peer, wanted: NewDevice): Promise<DeviceStatus | Fault> {
+    return this.inTurn(async () => {
+      if (this.byName.has(wanted.name)) {
+        return new Fault(
+          'request',
+          'device_exists',
+          `expected a new name, got ${wanted.name}, which is there`,
+        );
+      }
+      const { deviceDefaults } = this.settings;
+      const entropy = this.chooseSources(wanted, deviceDefaults.entropy);
+      if (entropy instanceof Fault) return entropy;
+      const [socket] = asArray(openAll([settingsOf(wanted, deviceDefaults, entropy)]));
+      if (socket instanceof Fault || socket === undefined) return socket ?? unknownDevice(wanted.name);
+      const device = await this.serve(socket);
+      if (device instanceof Fault) return device;
+      this.logChange(
+        peer,
+        'device_added',
+        `added, listening on ${device.place}; ${limitText(device.limit)}`,
+        device.name,
+      );
+      await this.state?.added(wanted);
+      return device.status(this.nowMs());
+    });
+  }
+
+  private chooseSources(wanted: WantedSources, before: SourceChoice): SourceChoice | Fault {
+    const { sources } = this.setup.settings;
+    return chooseSources(wanted, before, { sources, allowTestSources: this.settings.allowTestSources });
+  }
+
+  private async serve(socket: DeviceSocket): Promise<ServedDevice | Fault> {
+    const device = new ServedDevice(socket);
+    this.byName.set(device.name, device);
+    return (await this.command({ kind: 'addDevice', device: device.options })) ?? device;
+  }
+
+  async changeDevice(peer: Peer, name: string, patch: DevicePatch): Promise<DeviceStatus | Fault> {
+    return this.inTurn(async () => {
+      const device = this.byName.get(name);
+      if (device === undefined) return unknownDevice(name);
+      const entropy = this.chooseSources(patch, device.entropy);
+      if (entropy instanceof Fault) return entropy;
+      const hasSources = patch.sources !== undefined || patch.mix !== undefined;
+      const change: DeviceChange = {
+        ...('limit' in patch && { limit: patch.limit ?? undefined }),
+        ...(patch.weight !== undefined && { weight: patch.weight }),
+        ...(hasSources && { entropy }),
+        ...(patch.paused !== undefined && { paused: patch.paused }),
+      };
+      const failed = await this.command({ kind: 'changeDevice', name, change });
+      if (failed) return failed;
+      device.take(change);
+      this.logChange(peer, 'device_changed', `changed: ${changeText(change)}`, name);
+      await this.state?.changed(name, patch);
+      return device.status(this.nowMs());
+    });
+  }
+
+  async removeDevice(peer: Peer, name: string): Promise<Fault | undefined> {
+    return this.inTurn(async () => {
+      const failed = await this.drop(name);
+      if (failed) return failed;
+      this.logChange(peer, 'device_removed', 'removed', name);
+      await this.state?.removed(name);
+      return undefined;
+    });
+  }
+
+  private async drop(name: string): Promise<Fault | undefined> {
+    const device = this.byName.get(name);
+    if (device === undefined) return unknownDevice(name);
+    if (device.file !== undefined) removeSocketFile(device.file);
+    this.byName.delete(name);
+    return this.command({ kind: 'removeDevice', name });
+  }
+
+  /** Reads the configuration again and makes what has changed in it; `who` is for the log. */
+  async reload(who: string): Promise<Reload | Fault> {
+    if (this.reloading)
+      return new Fault('request', 'reload_busy', 'expected one reload at a time, got a second');
+    this.reloading = true;
+    try {
+      return await this.inTurn(() => this.reloadNow(who));
+    } finally {
+      this.reloading = false;
+    }
+  }
+
+  private async reloadNow(who: string): Promise<Reload | Fault> {
+    const { readAgain } = this.setup;
+    if (readAgain === undefined) {
+      this.log('info', 'reload', `nothing to reload (${who}): all settings are on the command line`);
+      return { changed: [], needsRestart: [] };
+    }
+    const next = readAgain();
+    if (next instanceof Fault) return this.keepOld(next);
+    const plan = planReload(this.settings, next, new Set(this.byName.keys()));
+    const opened = openAll(plan.add);
+    if (opened instanceof Fault) return this.keepOld(opened);
+    this.settings = next;
+    this.setup.log.setLevel(next.logLevel);
+    for (const name of plan.remove) await this.drop(name);
+    for (const socket of opened) await this.serve(socket);
+    for (const { name, change } of plan.change) {
+      this.byName.get(name)?.take(change);
+      await this.command({ kind: 'changeDevice', name, change });
+    }
+    if (plan.changesTotal) await this.command({ kind: 'changeTotal', total: next.total });
+    const { changed, needsRestart } = plan;
+    const said = changed.length === 0 ? 'nothing has changed' : changed.join('; ');
+    const later = needsRestart.length === 0 ? '' : `; a restart is needed for: ${needsRestart.join('; ')}`;
+    this.log('info', 'reload', `reloaded (${who}): ${said}${later}`);
+    return { changed: [...changed], needsRestart: [...needsRestart] };
+  }
+
+  /** Tries sources that have failed again, also those that have failed for good; `who` is for the log. */
+  enableSources(who: string): readonly string[] {
+    const enabled = this.plane.enableSources();
+    if (enabled.length > 0)
+      this.log('info', 'sources_enabled', `enabled again (${who}): ${enabled.join(', ')}`);
+    return enabled;
+  }
+
+  private keepOld(fault: Fault): Fault {
+    this.log('error', 'reload_failed', `not reloaded, the old configuration stays: ${fault.message}`);
+    return fault;
+  }
+
+  /** Users who may do what on the control socket, as of now. */
+  get accessRules(): Settings['control'] {
+    return this.settings.control;
+  }
+
+  private async command(command: Command): Promise<Fault | undefined> {
+    return (await this.plane.command(command)) ? undefined : silent();
+  }
+
+  /** Runs one change after those that were asked for before. */
+  private async inTurn<T>(change: () => Promise<T>): Promise<T> {
+    const turn = this.changes.then(change, change);
+    this.changes = turn.catch(() => undefined);
+    return turn;
+  }
+
+  private logChange({ uid, pid }: Peer, code: string, message: string, device: string): void {
+    this.log('info', code, `${message} (by uid ${uid}, pid ${pid})`, { device, uid, pid });
+  }
+
+  /** Ends every connection; resolves when the threads have ended. The socket files are gone at once. */
+  async stop(): Promise<void> {
+    clearInterval(this.looks);
+    for (const { file } of this.byName.values()) if (file !== undefined) removeSocketFile(file);
+    await this.plane.stop();
+  }
+}
+
+function asArray(opened: DeviceSocket[] | Fault): readonly (DeviceSocket | Fault)[] {
+  return opened instanceof Fault ? [opened] : opened;
+}
+
+function unknownDevice(name: string): Fault {
+  return new Fault('request', 'unknown_device', `expected a device that is there, got ${name}`);
+}
+
+function silent(): Fault {
+  return new Fault(
+    'request',
+    'data_plane_silent',
+    'the data plane does not answer: the change is made when it does',
+  );
+}
