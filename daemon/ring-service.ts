@@ -301,7 +301,7 @@ export class RingService implements Workable, Starved, BudgetWaiter, Timer {
       case Outcome.HeldForEntropy:
         this.starved = true;
         if (this.begunBytes > 0) loop.timers.armAt(this, this.restDueMs);
-        starvation.wait(this, this.bytesLeft < BYTES_PER_PASS);
+        starvation.wait(this, this.claim());
         return false;
       case Outcome.HeldForPause:
         return false;
@@ -314,6 +314,11 @@ export class RingService implements Workable, Starved, BudgetWaiter, Timer {
       case Outcome.Drained:
         return false;
     }
+  }
+
+  private claim(): 'begun' | 'unserved' | 'served' {
+    if (this.begunBytes > 0) return 'begun';
+    return this.bytesLeft < BYTES_PER_PASS ? 'served' : 'unserved';
   }
 
   /** Tells the counters why requests are held from now on. */

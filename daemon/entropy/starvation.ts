@@ -22,13 +22,15 @@ export class Starvation implements Timer {
   }
 
   /**
-   * Holds `ring` until a source has bytes. One that was `served` some just now has its turn after all that were not, so
-   * that a slow source is shared and not taken by whoever is asked first.
+   * Holds `ring` until a source has bytes. One that was served some just now has its turn after all that were not, so
+   * that a slow source is shared and not taken by whoever is asked first. One whose request was begun comes first: it
+   * waits for the rest of it, and not for long.
    */
-  wait(ring: Starved, served: boolean): void {
+  wait(ring: Starved, claim: 'begun' | 'unserved' | 'served'): void {
     if (this.waiting.includes(ring)) return;
-    if (served) this.waiting.push(ring);
-    else this.waiting.splice(this.unserved++, 0, ring);
+    if (claim === 'served') this.waiting.push(ring);
+    else this.waiting.splice(claim === 'begun' ? 0 : this.unserved, 0, ring);
+    if (claim !== 'served') this.unserved++;
     if (this.dueMs === Infinity) this.timers.armIn(this, RETRY_MS);
   }
 

@@ -89,7 +89,7 @@ t.test(
     const [a, b, c] = rings;
     if (a === undefined || b === undefined || c === undefined) throw new Error('three rings');
     t.equal(timers.timeoutMs(), -1, 'nothing is armed while no one waits');
-    for (const ring of [a, b, a, c]) starvation.wait(ring, false);
+    for (const ring of [a, b, a, c]) starvation.wait(ring, 'unserved');
     starvation.forget(b);
     t.equal(timers.timeoutMs(), 100);
     starvation.resumeAll();
@@ -99,9 +99,9 @@ t.test(
     t.same(resumed, []);
     const again = () => {
       resumed.push('again');
-      if (resumed.length < 3) starvation.wait(a, false);
+      if (resumed.length < 3) starvation.wait(a, 'unserved');
     };
-    starvation.wait({ resume: again }, false);
+    starvation.wait({ resume: again }, 'unserved');
     clock.advance(100);
     timers.run();
     t.same(resumed.splice(0), ['again']);
@@ -125,19 +125,19 @@ t.test('rings that wait for bytes: who was given some has its turn after those w
       served += resumed[0] ?? '';
       for (const name of [...resumed]) {
         const ring = rings.find((other) => other.name === name);
-        if (ring !== undefined) starvation.wait(ring, name === resumed[0]);
+        if (ring !== undefined) starvation.wait(ring, name === resumed[0] ? 'served' : 'unserved');
       }
     }
     return served;
   };
-  for (const ring of rings) starvation.wait(ring, false);
+  for (const ring of rings) starvation.wait(ring, 'unserved');
   t.equal(rounds(8), 'abcdabcd');
   const [a, , c] = rings;
   if (a === undefined || c === undefined) throw new Error('four rings');
   starvation.forget(a);
   starvation.forget(a);
   t.equal(rounds(6), 'bcdbcd');
-  starvation.wait(a, true);
+  starvation.wait(a, 'served');
   starvation.forget(c);
   t.equal(rounds(6), 'bdabda');
   t.end();
