@@ -41,8 +41,23 @@ export class Metrics {
   async text(): Promise<{ text: string; contentType: string }> {
     const now = performance.now();
     if (this.kept === undefined || now > this.kept.untilMs)
-      this.kept = { untilMs: now + KEEP_MS, text: this.registry.metrics() };
+      this.kept = { untilMs: now + KEEP_MS, text: this.write() };
     return { text: await this.kept.text, contentType: this.registry.contentType };
+  }
+
+  /** One metric after the other, and whatever else the thread has to do in between: 256 devices take some time. */
+  private async write(): Promise<string> {
+    const texts: string[] = [];
+    for (const name of this.names()) {
+      texts.push(await this.registry.getSingleMetricAsString(name));
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    return `${texts.join('\n\n')}\n`;
+  }
+
+  /** All metrics, in order. */
+  names(): string[] {
+    return this.registry.getMetricsAsArray().map(({ name }) => name);
   }
 
   private gauge(name: string, help: string, read: (gauge: Gauge) => void, labelNames: string[] = []): void {
@@ -116,6 +131,35 @@ export class Metrics {
       'vhost_rngd_log_lines_dropped_total',
       'Log lines lost because standard error was full',
       (counter) => counter.inc(measured.droppedLogLines),
+    );
+  }
+
+  private defineSources(): void {
+    const metrics: readonly (readonly [string, string, (source: SourceStatus) => number])[] = [
+      ['bytes_total', 'Bytes that have passed the tests of their source', (s) => s.bytes],
+      ['failures_total', 'How often a source has failed', (s) => s.failures],
+      ['repeated_blocks_total', 'Blocks of 64 bytes that a source had given before', (s) => s.repeatedBlocks],
+      ['fips_blocks_total', 'FIPS 140-2 blocks that were judged', (s) => s.fips.blocks],
+      ['fips_failures_total', 'FIPS 140-2 blocks that failed', (s) => s.fips.failures],
+    ];
+    for (const [name, help, value] of metrics) {
+      this.counter(
+        `vhost_rngd_source_${name}`,
+        help,
+        (counter) => {
+          for (const source of this.measured.sources()) counter.inc({ source: source.spec }, value(source));
+        },
+        ['source'],
+      );
+    }
+    this.counter(
+      'vhost_rngd_source_alarms_total',
+      'Windows that a health test has found fault with',
+      (counter) => {
+        for (const { spec, alarms } of this.measured.sources())
+          for (const [test, count] of Object.entries(alarms)) counter.inc({ source: spec, test }, count);
+      },
+      ['source', 'test'],
     );
   }
 

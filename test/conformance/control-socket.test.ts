@@ -3,10 +3,14 @@
 // Leaves out: JSON case by case (test/daemon/control/json), a watcher of events that does not read (test/daemon/control/events),
 // changes that are in order (control-devices), the configuration (config-file).
 import { spawnSync } from 'node:child_process';
-import { chmodSync, writeFileSync } from 'node:fs';
+import { chmodSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
+import { EPOLLRDHUP } from '../../shared-memory/epoll.js';
+import { poll } from '../../shared-memory/libc.js';
+import { asFd, closeFd } from '../../shared-memory/fd.js';
+import { connectTo, openSocket } from '../../shared-memory/unix-socket.js';
 import { ask, RawClient } from '../support/control-client.js';
 import {
   eventually,
@@ -249,18 +253,16 @@ await t.test('row 173: who never reads its reply is closed', async (t) => {
   const folder = temporaryFolder(t);
   const control = join(folder, 'control.sock');
   const paths = Array.from({ length: 150 }, (_, i) => `--socket-path=${join(folder, `${i}.sock`)}`);
-  const { child } = startProcess(t, [`--control-socket=${control}`, ...paths], { stdio: 'ignore' });
+  startProcess(t, [`--control-socket=${control}`, ...paths], { stdio: 'ignore' });
   await waitUntilLive(control);
   while ((await ask(control, 'GET /readyz')).status !== 200);
-  const fds = (): number => openFdCount(child.pid ?? 0);
-  const before = fds();
-  const client = new RawClient(control);
-  client.socket.pause();
-  // More than the socket holds: the reply to this one cannot be sent whole.
-  client.send('GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n');
-  t.ok(await eventually(() => fds() === before + 1), 'it is connected');
-  t.ok(await eventually(() => fds() === before, 15_000), 'the daemon has closed it');
-  client.close();
+  const client = asFd(openSocket({ nonBlocking: false }));
+  t.teardown(() => closeFd(client));
+  t.equal(connectTo(client, control), 0);
+  // The reply is larger than the socket holds.
+  writeSync(client, 'GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n');
+  const hasEnded = (): boolean => (poll(client, EPOLLRDHUP, 0) & EPOLLRDHUP) !== 0;
+  t.ok(await eventually(hasEnded, 15_000), 'the daemon has closed it');
   t.match((await ask(control, 'GET /metrics')).text, /^vhost_rngd_control_connections_timed_out_total 1$/m);
 });
 
