@@ -127,6 +127,7 @@ export class Metrics {
       },
       ['source', 'state'],
     );
+    this.defineSources();
     this.counter(
       'vhost_rngd_log_lines_dropped_total',
       'Log lines lost because standard error was full',
@@ -230,6 +231,7 @@ const DEVICE_METRICS: readonly {
     help: '1 while an operator holds its requests',
     value: (d) => (d.state === 'paused' ? 1 : 0),
   },
+  { name: 'weight', help: 'Part of the total against the other devices', value: (d) => d.weight },
   {
     name: 'limit_bytes',
     help: 'Bytes allowed in a period, where there is a limit',
