@@ -3,7 +3,7 @@ import { mkdirSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { Fault } from '../protocol/fault.js';
-import { asFd, type Fd, setNonBlocking } from '../shared-memory/fd.js';
+import { asFd, closeFd, type Fd, setNonBlocking } from '../shared-memory/fd.js';
 import { socketRole } from '../shared-memory/unix-socket.js';
 import type { DeviceDefaults, DeviceSettings } from './config/device-settings.js';
 import type { Settings } from './config/settings.js';
@@ -33,12 +33,21 @@ export function openAll(devices: readonly DeviceSettings[]): DeviceSocket[] | Fa
   for (const device of devices) {
     const file = listenOn(device.socketPath, { mode: device.socketMode, group: device.socketGroup });
     if (file instanceof Fault) {
-      for (const earlier of opened) if (earlier.file !== undefined) removeSocketFile(earlier.file);
+      closeSockets(opened);
       return file;
     }
     opened.push({ settings: device, fd: file.fd, file, connected: false });
   }
   return opened;
+}
+
+/** Lets go of sockets that are not served after all. */
+export function closeSockets(sockets: readonly DeviceSocket[]): void {
+  for (const { file, fd } of sockets) {
+    if (file === undefined) continue;
+    removeSocketFile(file);
+    closeFd(fd);
+  }
 }
 
 /** libvirt passes either a listening socket or one end of a connected pair: both are served. */

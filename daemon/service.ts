@@ -297,7 +297,10 @@ export class Service implements Operations {
     }
     const next = readAgain();
     if (next instanceof Fault) return this.keepOld(next);
-    const plan = planReload(this.settings, next, new Set(this.byName.keys()));
+    const plan = planReload(this.settings, next, {
+      served: new Set(this.byName.keys()),
+      started: this.setup.settings,
+    });
     const opened = openAll(plan.add);
     if (opened instanceof Fault) return this.keepOld(opened);
     this.settings = next;

@@ -2,7 +2,7 @@
 import { Fault } from '../protocol/fault.js';
 import type { Settings } from './config/settings.js';
 import { ControlServer } from './control/server.js';
-import { defaultDevice, type DeviceSocket, openSockets } from './device-sockets.js';
+import { closeSockets, defaultDevice, openSockets } from './device-sockets.js';
 import { type ListeningSocket, listenOn, removeSocketFile } from './listening-socket.js';
 import { Service, type ServiceSetup } from './service.js';
 import { StateFile } from './state-file.js';
@@ -34,7 +34,7 @@ export function startService(setup: ServiceSetup): Running | Fault {
   if (sockets instanceof Fault) return sockets;
   const controlSocket = openControlSocket(settings);
   if (controlSocket instanceof Fault) {
-    closeAll(sockets);
+    closeSockets(sockets);
     return controlSocket;
   }
   const service = new Service(setup, sockets, state);
@@ -62,8 +62,4 @@ function serveControl(service: Service, socket: ListeningSocket, setup: ServiceS
   const server = new ControlServer(service, socket.fd, { rules: () => service.accessRules, log });
   service.controlCounts = server.counts;
   return server;
-}
-
-function closeAll(sockets: readonly DeviceSocket[]): void {
-  for (const { file } of sockets) if (file !== undefined) removeSocketFile(file);
 }

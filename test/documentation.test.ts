@@ -23,6 +23,9 @@ const CODE_PATTERNS = [
   /refuse\(\s*'(\w+)',/g,
   /\b(?:log|tell)\(\s*'\w+',\s*'(\w+)'/g,
   /code: '(\w+)'/g,
+  /\blogChange\(\s*peer,\s*'(\w+)'/g,
+  /\blog\(level, '(\w+)'/g,
+  /super\('request', '(\w+)'/g,
   // The fd kinds that vring.ts refuses for two roles.
   /notSignallable\(fd, '(\w+)'\)/g,
 ];

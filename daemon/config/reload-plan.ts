@@ -27,17 +27,29 @@ const FIXED: readonly (keyof DeviceSettings)[] = [
   'memSlots',
 ];
 
-/** The way from `old` to `next`; `served` are the names of the devices that are there now. */
-export function planReload(old: Settings, next: Settings, served: ReadonlySet<string>): ReloadPlan {
+/** What a reload finds. */
+export interface Present {
+  /** The names of the devices that are served now. */
+  readonly served: ReadonlySet<string>;
+  /** What the daemon was started with: its sources run until a restart. */
+  readonly started: Settings;
+}
+
+/** The way from `old`, which the file said before, to `next`. */
+export function planReload(old: Settings, next: Settings, { served, started }: Present): ReloadPlan {
+  const running = new Set(started.sources.map(({ text }) => text));
   const before = new Map(old.devices.map((device) => [device.name, device]));
   const after = new Map(next.devices.map((device) => [device.name, device]));
-  const add = next.devices.filter(({ name }) => !before.has(name) && !served.has(name));
+  const add = next.devices
+    .filter(({ name }) => !before.has(name) && !served.has(name))
+    .map((device) =>
+      canDraw(device, running) ? device : { ...device, entropy: started.deviceDefaults.entropy },
+    );
   const remove = old.devices.map(({ name }) => name).filter((name) => !after.has(name) && served.has(name));
   const both = next.devices.flatMap((device) => {
     const was = before.get(device.name);
     return was === undefined || !served.has(device.name) ? [] : [{ was, is: device }];
   });
-  const running = new Set(old.sources.map(({ text }) => text));
   const change = both.flatMap(({ was, is }) => changeOf(was, is, running));
   const fixed = both.flatMap(({ was, is }) =>
     FIXED.filter((key) => was[key] !== is[key]).map((key) => `device ${is.name}: ${kebab(key)}`),
@@ -53,8 +65,13 @@ export function planReload(old: Settings, next: Settings, served: ReadonlySet<st
       ...change.map(({ name, change }) => `device ${name}: ${changeText(change)}`),
       ...whileRunning(old, next),
     ],
-    needsRestart: [...fixed, ...afterRestart(old, next)],
+    needsRestart: [...fixed, ...afterRestart(started, next)],
   };
+}
+
+function canDraw({ entropy }: DeviceSettings, running: ReadonlySet<string>): boolean {
+  const needed = [...entropy.specs, ...(entropy.mix ? [MIXED_IN] : [])];
+  return needed.every((text) => running.has(text));
 }
 
 /** What a device is to change while it serves; sources that do not run yet have to wait for a restart. */
@@ -63,12 +80,10 @@ function changeOf(
   is: DeviceSettings,
   running: ReadonlySet<string>,
 ): { name: string; change: DeviceChange }[] {
-  const { specs, mix } = is.entropy;
-  const canDraw = [...specs, ...(mix ? [MIXED_IN] : [])].every((text) => running.has(text));
   const change: DeviceChange = {
     ...(!same(was.limit, is.limit) && { limit: is.limit }),
     ...(was.weight !== is.weight && { weight: is.weight }),
-    ...(!same(was.entropy, is.entropy) && canDraw && { entropy: is.entropy }),
+    ...(!same(was.entropy, is.entropy) && canDraw(is, running) && { entropy: is.entropy }),
   };
   return Object.keys(change).length === 0 ? [] : [{ name: is.name, change }];
 }
@@ -85,14 +100,14 @@ function whileRunning(old: Settings, next: Settings): string[] {
   ];
 }
 
-function afterRestart(old: Settings, next: Settings): string[] {
+function afterRestart(started: Settings, next: Settings): string[] {
   return [
-    ...(same(old.sources, next.sources) ? [] : ['sources']),
-    ...(old.busyPollUs === next.busyPollUs ? [] : ['busy-poll-us']),
-    ...(old.logFormat === next.logFormat ? [] : ['log-format']),
-    ...(old.stateFile === next.stateFile ? [] : ['state-file']),
-    ...(old.control.socketPath === next.control.socketPath ? [] : ['control.socket']),
-    ...(old.control.socketGroup === next.control.socketGroup ? [] : ['control.group']),
+    ...(same(started.sources, next.sources) ? [] : ['sources']),
+    ...(started.busyPollUs === next.busyPollUs ? [] : ['busy-poll-us']),
+    ...(started.logFormat === next.logFormat ? [] : ['log-format']),
+    ...(started.stateFile === next.stateFile ? [] : ['state-file']),
+    ...(started.control.socketPath === next.control.socketPath ? [] : ['control.socket']),
+    ...(started.control.socketGroup === next.control.socketGroup ? [] : ['control.group']),
   ];
 }
 
