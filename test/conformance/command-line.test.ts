@@ -194,7 +194,10 @@ await t.test(
       process.kill(daemon.pid, signal);
       t.same(vm.request(), { id: 0, length: 64 }, signal);
     }
-    await daemon.waitForLog(/nothing to reload.*\[reload\]/, 5000);
+    await daemon.waitForLog(
+      /SIGHUP: no source had failed; all settings are on the command line \[reload\]/,
+      5000,
+    );
     t.notMatch(daemon.log, /Debugger/);
     vm.close();
     t.match(await daemon.stop(), { code: 0, signal: undefined });
@@ -228,14 +231,15 @@ for (const signal of ['SIGTERM', 'SIGINT'] as const) {
   await t.test(`F41, F24: a thread hangs in a system call: ${title}`, async (t) => {
     const { daemon, path } = await startRngDaemon(t);
     const tid = await dataPlaneThread(daemon.pid);
-    const hang = ['-e', 'trace=epoll_wait', '-e', 'inject=epoll_wait:delay_exit=60s'];
+    const hang = ['-e', 'trace=epoll_wait', '-e', 'inject=epoll_wait:delay_enter=60s'];
     const strace = tid === undefined ? undefined : await attachStrace(t, tid, hang);
     if (strace === undefined) {
       t.pass('a hanging thread', { skip: 'LEFT OUT: strace cannot hold a thread here' });
       return;
     }
-    // The wait that runs already is not held; a connection ends it, and the next one is.
+    // The wait that runs already is not held; a connection ends it, and the next one is: strace tells of it as it begins.
     t.ok(isLive(path));
+    await strace.log.waitFor(/epoll_wait\(/, 10_000);
     process.kill(daemon.pid, signal);
     await daemon.waitForLog(/stopping/, 5000);
     if (signal === 'SIGINT') process.kill(daemon.pid, signal);

@@ -12,6 +12,7 @@ import { Frontend } from '../support/frontend.js';
 import { ChildProcess } from '../support/guest/child-process.js';
 import {
   eventually,
+  lowestFreeFd,
   memfdMappings,
   openFdCount,
   residentKib,
@@ -147,9 +148,11 @@ await t.test(
     const vm = VirtualMachine.start(paths[0] ?? '');
     t.teardown(() => vm.close());
     vm.settle();
+    // Threads that start need descriptors too.
+    await daemon.waitForLog(/\[source_ready\]/, 5000);
     const limit = (count: number) =>
       execFileSync('prlimit', [`--pid=${daemon.pid}`, `--nofile=${count}:4096`]);
-    limit(openFdCount(daemon.pid));
+    limit(lowestFreeFd(daemon.pid));
     const late = Frontend.connect(paths[1] ?? '');
     await daemon.waitForLog(/accepting failed: EMFILE.*LimitNOFILE.*\[accept_failed\]/, 5000);
     for (let i = 0; i < 100; i++) if (vm.request().length !== 64) t.fail('the first machine is not served');

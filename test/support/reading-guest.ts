@@ -42,7 +42,8 @@ export function delivered(vm: VirtualMachine, count: number, length = 64): Buffe
 export class ReadingGuest {
   readonly vm: VirtualMachine;
   private readonly length: number;
-  private readonly parts: Buffer[] = [];
+  /** What each request brought, in order. */
+  readonly parts: Buffer[] = [];
   private total = 0;
 
   constructor(t: Pick<Test, 'teardown'>, path: string, options: MachineOptions & { length?: number } = {}) {

@@ -48,6 +48,14 @@ export function contextSwitches(pid: number): number {
   return Number(/^voluntary_ctxt_switches:\s*(\d+)$/m.exec(status)?.[1]);
 }
 
+/** The number that the next descriptor of a process gets: as a limit, it leaves none free. */
+export function lowestFreeFd(pid: number): number {
+  const used = new Set(readdirSync(`/proc/${pid}/fd`).map(Number));
+  let fd = 0;
+  while (used.has(fd)) fd++;
+  return fd;
+}
+
 /** How many mappings of shared memory files a process has. */
 export function memfdMappings(pid: number): number {
   const lines = readFileSync(`/proc/${pid}/maps`, 'utf8').split('\n');
