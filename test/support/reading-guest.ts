@@ -6,6 +6,8 @@ import { DATA_BASE, type MachineOptions, VirtualMachine } from './virtual-machin
 
 /** Requests that a guest of these tests has in its ring. */
 const REQUESTS = 4;
+/** While a ring waits for bytes, sources are asked again so often (starvation.ts). */
+const RETRY_MS = 100;
 /** Longest wait for something that a source was just given to cause. */
 const PATIENCE_MS = 15_000;
 
@@ -100,11 +102,16 @@ export class ReadingGuest {
     await this.readUntil(() => this.total >= count, `${count} bytes`);
   }
 
-  /** Reads all that the daemon can give now: until nothing has come for a while and the daemon has looked again. */
+  /**
+   * Reads all that the daemon can give now: until it has looked at its sources once more and nothing has come. So it has also
+   * dropped what waited of a source that has failed a test.
+   */
   async readAll(): Promise<void> {
-    for (let quiet = 0; quiet < 5; quiet = this.take() > 0 ? 0 : quiet + 1) {
-      this.vm.settle();
+    for (let quietSinceMs = performance.now(); performance.now() - quietSinceMs < 2 * RETRY_MS;) {
       await setTimeout(20);
+      this.vm.settle();
+      if (this.take() > 0) quietSinceMs = performance.now();
     }
+    this.vm.settle();
   }
 }
