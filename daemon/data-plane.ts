@@ -36,6 +36,10 @@ const YOUNG_GENERATION_MIB = 2;
 /** A change takes effect within a pass; after this time whoever waits for it is told. Ours. */
 const COMMAND_TIMEOUT_MS = 2000;
 
+/** A source's thread that has died is started again after the first time, then at growing intervals up to the longest. Ours. */
+const FIRST_RESTART_MS = 1000;
+const LONGEST_RESTART_MS = 60_000;
+
 /** The running data plane. */
 export class DataPlane {
   private readonly worker: Worker;
@@ -121,8 +125,9 @@ export class DataPlane {
     return this.serving.promise;
   }
 
-  /** Starts the thread that reads and tests a source. */
-  private startReader({ spec, status, queue }: SourceSetup, log: Log): void {
+  /** Starts the thread that reads and tests a source; one that dies is started again, after `restartMs` or more. */
+  private startReader(source: SourceSetup, log: Log, restartMs = FIRST_RESTART_MS): void {
+    const { spec, status, queue } = source;
     const workerData: ReaderSetup = { spec, status, queue, wakeFd: this.wakeFd };
     const reader = new Worker(new URL('./entropy/reader-thread.js', import.meta.url), {
       workerData,
@@ -134,7 +139,28 @@ export class DataPlane {
         source: spec.text,
       }),
     );
-    this.exited.push(new Promise((resolve) => reader.on('exit', () => resolve())));
+    this.exited.push(
+      new Promise((resolve) => {
+        reader.on('exit', () => {
+          resolve();
+          if (!this.stopping) this.restartReader(source, log, restartMs);
+        });
+      }),
+    );
+  }
+
+  /** For its guests a source whose thread has died is one that has failed: nothing that waits of it is used. */
+  private restartReader(source: SourceSetup, log: Log, delayMs: number): void {
+    const status = new SourceStatus(source.status);
+    status.raiseAlarm(status.permanent);
+    status.setFigure('waitingSinceMs', 0);
+    status.setState('failed');
+    const reason = 'the thread that reads it has died';
+    this.sourceWatch.take({ kind: 'source', spec: source.spec.text, state: 'failed', reason });
+    const nextMs = Math.min(2 * delayMs, LONGEST_RESTART_MS);
+    setTimeout(() => {
+      if (!this.stopping) this.startReader(source, log, nextMs);
+    }, delayMs).unref();
   }
 
   /** Tries every source that has failed again at once, also those that have failed for good; the specs of these. */

@@ -78,6 +78,8 @@ export class TestedSource implements EntropySource {
     this.raw = raw;
     this.options = options;
     this.status = context.status;
+    // It may be the successor of a thread that has died: what was out for good stays so.
+    if (this.status.permanent) this.retryAtMs = Infinity;
     this.clock = context.clock;
     this.onChange = context.onChange;
     this.tests = new HealthTests({ minEntropy: options.minEntropy, counts: context.status.counts });

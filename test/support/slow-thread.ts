@@ -20,6 +20,13 @@ export async function dataPlaneThread(pid: number): Promise<number | undefined> 
   return found;
 }
 
+/** The thread that carries a name, of which the kernel keeps 15 bytes. */
+export function threadNamed(pid: number, name: string): number | undefined {
+  return readdirSync(`/proc/${pid}/task`)
+    .map(Number)
+    .find((tid) => readFileSync(`/proc/${pid}/task/${tid}/comm`, 'utf8').trim() === name.slice(0, 15));
+}
+
 /** Attaches strace to one thread, with `args`; its output comes in the log. Undefined where there is no strace. */
 export async function attachStrace(
   t: Pick<Test, 'teardown'>,
