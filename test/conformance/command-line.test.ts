@@ -195,7 +195,7 @@ await t.test(
       t.same(vm.request(), { id: 0, length: 64 }, signal);
     }
     await daemon.waitForLog(
-      /SIGHUP: no source had failed; all settings are on the command line \[reload\]/,
+      /nothing to reload \(SIGHUP\): all settings are on the command line \[reload\]/,
       5000,
     );
     t.notMatch(daemon.log, /Debugger/);

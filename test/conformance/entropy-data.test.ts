@@ -126,7 +126,7 @@ for (const [title, { bytes, reason, permanent }] of Object.entries(BAD)) {
 async function stillOut(t: Test, daemon: Daemon, fifo: Fifo): Promise<void> {
   t.notOk(openFiles(daemon.pid).includes(fifo.path), 'it stays out');
   process.kill(daemon.pid, 'SIGHUP');
-  await daemon.waitForLog(/SIGHUP: enabled again: file:.*\[reload\]/, LOG_MS);
+  await daemon.waitForLog(/enabled again \(SIGHUP\): file:.*\[sources_enabled\]/, LOG_MS);
 }
 
 await t.test('F26: one bad window, then good ones: out for a start-up test, not for good', async (t) => {

@@ -191,7 +191,7 @@ await endToEnd(t, async (scene) => {
     replace(fifo);
     feeder.good();
     process.kill(daemon.pid, 'SIGHUP');
-    await logged(back, /SIGHUP: enabled again: file:/, BACK, TO_FIRST);
+    await logged(back, /enabled again \(SIGHUP\): file:\S+ \[sources_enabled\]/, BACK, TO_FIRST);
     await wholeServedBy(t, 'first');
   });
 
