@@ -62,8 +62,12 @@ export class EntropyPool {
     return this.taken;
   }
 
-  /** Bytes that can be had at {@link offset} without a gap, after a refill if there are none; 0: no source has any. */
+  /**
+   * Bytes that can be had at {@link offset} without a gap, after a refill if there are none; 0: no source has any. Looks for
+   * alarms each time: a guest may come back long after the last refill.
+   */
   ready(): number {
+    this.dropAfterAlarm();
     if (this.stored === this.taken) this.refill();
     return Math.min(this.stored - this.taken, POOL_BYTES - this.offset);
   }
@@ -85,12 +89,13 @@ export class EntropyPool {
 
   /** Refills between requests, when enough is free to be worth a system call. */
   topUp(): void {
-    if (POOL_BYTES - (this.stored - this.taken) >= TOP_UP_BYTES) this.refill();
+    if (POOL_BYTES - (this.stored - this.taken) < TOP_UP_BYTES) return;
+    this.dropAfterAlarm();
+    this.refill();
   }
 
   /** Bytes from the first source that has any. */
   private refill(): void {
-    this.dropAfterAlarm();
     const offset = this.stored & (POOL_BYTES - 1);
     const room = Math.min(POOL_BYTES - (this.stored - this.taken), POOL_BYTES - offset);
     for (let i = 0; i < this.sources.length; i++) {

@@ -129,6 +129,20 @@ t.test('after an alarm of any source nothing that waits is used', (t) => {
   t.end();
 });
 
+t.test('after an alarm nothing that waits is used, also of a full pool that nobody refills', (t) => {
+  const source = new CountingSource([8192, 64, 0]);
+  const pool = poolOf([source]);
+  t.equal(pool.ready(), 8192);
+  pool.take(64);
+  pool.topUp();
+  source.alarms++;
+  pool.topUp();
+  t.equal(pool.ready(), 64, 'only what came after it');
+  for (let i = 0; i < 64; i++) t.equal(pool.memory.bytes[pool.offset + i], byteAt(8192 + i));
+  pool.close();
+  t.end();
+});
+
 /** Gives the same byte, as often as it is told to. */
 class ConstantSource implements EntropySource {
   readonly alarms = 0;
