@@ -197,6 +197,8 @@ export class TestedSource implements EntropySource {
    */
   private alarm(verdict: Verdict): void {
     const wasHealthy = this.status.stored === 'healthy';
+    // What the operator said before was not said of this failure.
+    this.status.takeEnable();
     this.status.raiseAlarm(verdict === Verdict.Permanent);
     this.fail(`it failed a health test: ${this.tests.reason}`);
     if (verdict === Verdict.Permanent) this.retryAtMs = Infinity;

@@ -152,6 +152,23 @@ t.test('a permanent alarm: out, however long it takes, until it is enabled', (t)
   t.end();
 });
 
+t.test('an enable is for the failure that the operator saw, not for one that comes later', (t) => {
+  const jam = bad(Buffer.alloc(WINDOW_BYTES));
+  const s = setUp([jam, good(START_BYTES, 32), jam, good(START_BYTES, 33)]);
+  s.take();
+  t.ok(s.status.permanent);
+  s.status.enable();
+  t.ok(s.take(1).equals(goodBytes(BLOCK_BYTES, 32)));
+  // A second SIGHUP, on its way while the source was being opened.
+  s.status.enable();
+  t.equal(s.take().length, 0);
+  t.ok(s.status.permanent);
+  t.equal(s.source.nextTryMs, Infinity);
+  s.status.enable();
+  t.ok(s.take().equals(goodBytes(BLOCK_BYTES, 33)), 'one after the failure is');
+  t.end();
+});
+
 t.test('errors of the device: told by name, or in its own words; what was staged is dropped', (t) => {
   for (const [result, failure, reason] of [
     [-constants.errno.EIO, undefined, 'EIO'],
