@@ -193,10 +193,10 @@ export class TestedSource implements EntropySource {
 
   /**
    * Good bytes raise a transient alarm once in 4 GiB, so a source that was healthy is taken through its start-up test at
-   * once; only one that fails that too has to wait.
+   * once; only one that fails that too, or soon after it, has to wait.
    */
   private alarm(verdict: Verdict): void {
-    const wasHealthy = this.status.stored === 'healthy';
+    const wasHealthy = this.now() - this.healthySinceMs >= FIRST_RETRY_MS;
     // What the operator said before was not said of this failure.
     this.status.takeEnable();
     this.status.raiseAlarm(verdict === Verdict.Permanent);

@@ -95,10 +95,14 @@ t.test('the staging memory holds no byte that was handed out or dropped', (t) =>
 });
 
 t.test('a transient alarm of a healthy source: dropped, and tested anew at once', (t) => {
-  const s = setUp([good(START_BYTES + BLOCK_BYTES, 4), bad(withRun(5)), good(START_BYTES, 6)]);
-  const taken = s.take();
+  const s = setUp([good(START_BYTES + BLOCK_BYTES, 4)]);
+  const before = s.take();
+  s.clock.advance(1000);
+  s.raw.add(bad(withRun(5)), good(START_BYTES, 6));
   t.ok(
-    taken.equals(Buffer.concat([goodBytes(2 * BLOCK_BYTES, 4), goodBytes(BLOCK_BYTES, 6)])),
+    Buffer.concat([before, s.take()]).equals(
+      Buffer.concat([goodBytes(2 * BLOCK_BYTES, 4), goodBytes(BLOCK_BYTES, 6)]),
+    ),
     'the window before the run is dropped with it',
   );
   t.equal(s.status.alarms, 1);
@@ -109,7 +113,7 @@ t.test('a transient alarm of a healthy source: dropped, and tested anew at once'
     'failed: it failed a health test: repetition count: 6 equal samples in a row (cut-off 5)',
     HEALTHY,
   ]);
-  t.equal(s.clock.now, START_MS, 'without any wait');
+  t.equal(s.clock.now, START_MS + 1000, 'without any wait');
   t.equal(s.status.counts[HealthCount.RepetitionAlarms], 1);
   t.end();
 });
@@ -166,6 +170,18 @@ t.test('an enable is for the failure that the operator saw, not for one that com
   t.equal(s.source.nextTryMs, Infinity);
   s.status.enable();
   t.ok(s.take().equals(goodBytes(BLOCK_BYTES, 33)), 'one after the failure is');
+  t.end();
+});
+
+t.test('a source that is healthy for a moment only, time and again, has to wait as well', (t) => {
+  const steps: Step[] = [];
+  for (let i = 0; i < 1000; i++) steps.push(good(START_BYTES, 100 + i), bad(withRun(2000 + i)));
+  const s = setUp(steps);
+  for (let second = 0; second < 60; second++) {
+    s.take();
+    s.clock.advance(1000);
+  }
+  t.ok(s.raw.opens <= 10, `${s.raw.opens} times opened in a minute`);
   t.end();
 });
 
