@@ -54,6 +54,9 @@ export function leastBytes(kind: FailureKind): number {
   }
 }
 
+/** No source of a test gives as many good words. */
+const MOST_WORDS = 2 ** 22;
+
 /** Gives what `failures` say, one after the other, and good words between and after them. */
 export class FailingSource implements RawSource {
   /** Good words that were begun. */
@@ -150,6 +153,7 @@ export class FailingSource implements RawSource {
   private goodByte(): number {
     const place = this.position % 4;
     if (place === 0) this.word = this.numbered.wordOf(this.number, this.words++);
+    if (this.words > MOST_WORDS) throw new Error('too many words');
     this.goodLeft--;
     return (this.word >>> (8 * place)) & 0xff;
   }
@@ -222,14 +226,10 @@ export class FailingSource implements RawSource {
         // What was given READ_BYTES ago is still there, and what is given now takes the place of what is older.
         return this.recent[(this.replayFrom + at) % RECENT_BYTES] ?? 0;
       case 'text':
-        this.badInBlock++;
-        return this.letter();
       case 'stuckBit':
-        this.badInBlock++;
-        return this.randomByte() | 0x08;
       case 'biased':
         this.badInBlock++;
-        return this.biasedByte();
+        return this.byteOfBadWord(failure.kind);
       default:
         throw new Error(failure.kind);
     }
@@ -240,16 +240,35 @@ export class FailingSource implements RawSource {
     this.goodLeft = this.failures[0]?.after ?? 0;
   }
 
+  /** Words of these kinds may leave, so none of them may be taken for a good one. */
+  private byteOfBadWord(kind: (typeof STATISTICAL)[number]): number {
+    const place = this.position % 4;
+    if (place === 0) {
+      do {
+        this.word = 0;
+        for (let shift = 0; shift < 32; shift += 8) this.word |= this.draw(kind) << shift;
+      } while (this.numbered.placeOf(this.word).index < MOST_WORDS);
+    }
+    return (this.word >>> (8 * place)) & 0xff;
+  }
+
+  private draw(kind: (typeof STATISTICAL)[number]): number {
+    switch (kind) {
+      case 'text':
+        return this.letter();
+      case 'stuckBit':
+        return this.randomByte() | 0x08;
+      case 'biased':
+        // A bit is one with a chance of 1/2 + 1/16, 56 %.
+        return this.randomByte() | (this.randomByte() & this.randomByte() & this.randomByte());
+    }
+  }
+
   private letter(): number {
     if (this.text === '') this.text = `${WORDS_OF_TEXT[this.randomByte() % WORDS_OF_TEXT.length] ?? ''} `;
     const letter = this.text.charCodeAt(0);
     this.text = this.text.slice(1);
     return letter;
-  }
-
-  /** A bit is one with a chance of 1/2 + 1/16, 56 %. */
-  private biasedByte(): number {
-    return this.randomByte() | (this.randomByte() & this.randomByte() & this.randomByte());
   }
 
   private randomByte(): number {

@@ -1,7 +1,7 @@
 // A stream of words that passes every health test and tells of each word where it belongs: numbers, scrambled.
 //
 // Scrambling is a bijection of 32 bits (twice the finalizer of MurmurHash3, with a key), so no word comes twice and each
-// can be unscrambled. A word that was not given out is taken for one that was with a chance of some 2^-16.
+// can be unscrambled. Four random bytes are taken for a word that was given with a chance of some 2^-16.
 
 const SOURCE_SHIFT = 28;
 const INDEX_MASK = 2 ** SOURCE_SHIFT - 1;
