@@ -71,6 +71,9 @@ export interface SourceMessage {
   readonly reason: string;
 }
 
+/** From the thread that reads a source; it tells once that it has tried to open it. */
+export type ReaderMessage = SourceMessage | { readonly kind: 'tried' };
+
 /** From the data plane. */
 export type DataPlaneMessage =
   | { readonly kind: 'serving' }

@@ -5,7 +5,7 @@ import type {
   Command,
   DataPlaneMessage,
   DataPlaneSetup,
-  SourceMessage,
+  ReaderMessage,
   MainMessage,
   SourceSetup,
 } from './data-plane-messages.js';
@@ -32,6 +32,8 @@ export interface DataPlaneEvents {
 
 /** The data plane and the readers hardly allocate, so the nursery for young objects may be small: it saves 10 MiB. */
 const YOUNG_GENERATION_MIB = 2;
+/** So long does the start wait for sources to be opened. */
+const SOURCES_TIMEOUT_MS = 1000;
 
 /** A change takes effect within a pass; after this time whoever waits for it is told. Ours. */
 const COMMAND_TIMEOUT_MS = 2000;
@@ -46,6 +48,8 @@ export class DataPlane {
   private readonly wakeFd = openEventfd();
   private readonly sources: readonly SourceSetup[];
   readonly sourceWatch: SourceWatch;
+  /** Resolves when every reader has tried to open its source. */
+  private readonly tried: Promise<unknown>;
   /** Resolve as the threads end. */
   private readonly exited: Promise<void>[] = [];
   private stopping = false;
@@ -78,7 +82,7 @@ export class DataPlane {
       })),
       events.log,
     );
-    for (const source of this.sources) this.startReader(source, events.log);
+    this.tried = Promise.all(this.sources.map((source) => this.startReader(source, events.log)));
     const { devices, busyPollUs, total } = setup;
     const mark = createMark();
     new PeerWatch(mark).start();
@@ -120,20 +124,28 @@ export class DataPlane {
 
   private readonly serving = deferred();
 
-  /** Resolves once every device accepts. */
+  /** Resolves once every device accepts, and the sources were tried to be opened, which a driver must not hold up. */
   get ready(): Promise<void> {
-    return this.serving.promise;
+    const late = new Promise((resolve) => setTimeout(resolve, SOURCES_TIMEOUT_MS).unref());
+    return Promise.race([this.tried, late]).then(() => this.serving.promise);
   }
 
-  /** Starts the thread that reads and tests a source; one that dies is started again, after `restartMs` or more. */
-  private startReader(source: SourceSetup, log: Log, restartMs = FIRST_RESTART_MS): void {
+  /**
+   * Starts the thread that reads and tests a source; one that dies is started again, after `restartMs` or more. Resolves
+   * when it has tried to open the source.
+   */
+  private startReader(source: SourceSetup, log: Log, restartMs = FIRST_RESTART_MS): Promise<void> {
     const { spec, status, queue } = source;
     const workerData: ReaderSetup = { spec, status, queue, wakeFd: this.wakeFd };
     const reader = new Worker(new URL('./entropy/reader-thread.js', import.meta.url), {
       workerData,
       resourceLimits: { maxYoungGenerationSizeMb: YOUNG_GENERATION_MIB },
     });
-    reader.on('message', (message: SourceMessage) => this.sourceWatch.take(message));
+    const tried = deferred();
+    reader.on('message', (message: ReaderMessage) => {
+      if (message.kind === 'tried') tried.resolve();
+      else this.sourceWatch.take(message);
+    });
     reader.on('error', (error) =>
       log('error', 'internal', `the reader of ${spec.text} died: ${error.stack ?? error.message}`, {
         source: spec.text,
@@ -143,10 +155,12 @@ export class DataPlane {
       new Promise((resolve) => {
         reader.on('exit', () => {
           resolve();
+          tried.resolve();
           if (!this.stopping) this.restartReader(source, log, restartMs);
         });
       }),
     );
+    return tried.promise;
   }
 
   /** For its guests a source whose thread has died is one that has failed: nothing that waits of it is used. */
@@ -159,7 +173,7 @@ export class DataPlane {
     this.sourceWatch.take({ kind: 'source', spec: source.spec.text, state: 'failed', reason });
     const nextMs = Math.min(2 * delayMs, LONGEST_RESTART_MS);
     setTimeout(() => {
-      if (!this.stopping) this.startReader(source, log, nextMs);
+      if (!this.stopping) void this.startReader(source, log, nextMs);
     }, delayMs).unref();
   }
 

@@ -7,7 +7,7 @@ import { signal } from '../../shared-memory/eventfd.js';
 import { asFd } from '../../shared-memory/fd.js';
 import { setThreadName } from '../../shared-memory/libc.js';
 import { MonotonicClock } from '../../shared-memory/monotonic-clock.js';
-import type { SourceMessage } from '../data-plane-messages.js';
+import type { ReaderMessage, SourceMessage } from '../data-plane-messages.js';
 import { FedQueueProducer, type FedQueuePlace } from './fed-queue.js';
 import { isKernelSource, makeRawSource } from './raw-source.js';
 import type { SourceSpec } from './source-spec.js';
@@ -78,6 +78,8 @@ async function deliver(): Promise<void> {
 
 // Waiting for shared memory does not keep a thread alive that receives; a timer that is never due does.
 const alive = setInterval(() => undefined, 2 ** 31 - 1);
+source.open();
+parentPort?.postMessage({ kind: 'tried' } satisfies ReaderMessage);
 await deliver();
 clearInterval(alive);
 source.close();

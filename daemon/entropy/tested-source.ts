@@ -105,6 +105,11 @@ export class TestedSource implements EntropySource {
     return this.retryAtMs;
   }
 
+  /** Opens the source if it is time for that. What comes of it is in the status. */
+  open(): void {
+    if (!this.isOpen) this.reopen(this.now());
+  }
+
   /** There is news of a source that is out: it is tried at once, unless it is out for good. */
   tryAgain(): void {
     if (!this.isOpen && this.retryAtMs !== Infinity) this.retryAtMs = 0;
