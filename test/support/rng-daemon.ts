@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Test } from 'tap';
 import { type Daemon, startDaemon } from './guest/daemon.js';
+import { openFiles } from './guest/proc-files.js';
 
 /** What a test needs of a daemon that it started. */
 export interface RngDaemon {
@@ -39,7 +40,7 @@ export async function startRngDaemon(
 
 /** How many descriptors a process has open. */
 export function openFdCount(pid: number): number {
-  return readdirSync(`/proc/${pid}/fd`).length;
+  return openFiles(pid).length;
 }
 
 /** How often the main thread of a process has waited for something. */

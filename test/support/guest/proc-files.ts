@@ -5,11 +5,15 @@ import { join } from 'node:path';
 /** Targets of all open file descriptors, sorted; inode numbers are left out, so that two moments can be compared. */
 export function openFiles(pid: number): readonly string[] {
   const folder = `/proc/${pid}/fd`;
-  return readdirSync(folder)
-    .map((fd) => targetOf(join(folder, fd)))
-    .filter((target) => target !== undefined)
-    .map((target) => target.replace(/:\[\d+\]$/, ''))
-    .sort();
+  return (
+    readdirSync(folder)
+      .map((fd) => targetOf(join(folder, fd)))
+      .filter((target) => target !== undefined)
+      // The daemon looks at its own threads in /proc for a moment now and then.
+      .filter((target) => !target.startsWith('/proc/'))
+      .map((target) => target.replace(/:\[\d+\]$/, ''))
+      .sort()
+  );
 }
 
 /** The lines of the memory map that show guest memory made by QEMU's memory-backend-memfd. */
