@@ -4,7 +4,7 @@ import { renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import t, { type Test } from 'tap';
-import type { SourceMessage } from '../../../daemon/data-plane-messages.js';
+import type { ReaderMessage, SourceMessage } from '../../../daemon/data-plane-messages.js';
 import {
   createFedQueue,
   FED_QUEUE_BYTES,
@@ -38,7 +38,11 @@ function startReader(t: Test, path: string) {
   };
   const worker = new Worker(READER, { workerData });
   const messages: SourceMessage[] = [];
-  worker.on('message', (message: SourceMessage) => messages.push(message));
+  let tried = 0;
+  worker.on('message', (message: ReaderMessage) => {
+    if (message.kind === 'tried') tried++;
+    else messages.push(message);
+  });
   const exited = once(worker, 'exit');
   const stop = async () => {
     stopFedQueue(queue);
@@ -66,7 +70,7 @@ function startReader(t: Test, path: string) {
     status.enable();
     nudgeFedQueue(queue);
   };
-  return { wakeFd, take, told, stop, source, status, enable };
+  return { wakeFd, take, told, stop, source, status, enable, tried: () => tried };
 }
 
 const STARTED = 'healthy: it has passed its start-up test';
@@ -110,6 +114,7 @@ t.test('a device that is not there when the daemon looks again', async (t) => {
   const path = join(temporaryFolder(t), 'device');
   const reader = startReader(t, path);
   t.match((await reader.told(1))[0], /^failed: ENOENT/);
+  t.ok(await eventually(() => reader.tried() > 0), 'it was tried, although in vain');
   const good = goodBytes(2 * BLOCK_BYTES, 4);
   writeFileSync(`${path}.new`, good);
   renameSync(`${path}.new`, path);
