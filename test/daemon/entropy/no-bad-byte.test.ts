@@ -177,10 +177,10 @@ function run(options: Scenario): number {
   sources.forEach(({ raw }, i) => {
     const goodBytesOf = Buffer.concat(raw.good);
     let at = 0;
-    // A read may span two blocks, between which good bytes were dropped: looked for by windows, which are never torn.
+    // A read may span places where good bytes were dropped, in the queue too, so by words, which are never torn.
     const handed = Buffer.concat(recorders[i]?.handed ?? []);
-    for (let from = 0; from < handed.length; from += 512)
-      at = find(goodBytesOf, handed.subarray(from, from + 512), at, `what left source ${i}`);
+    for (let from = 0; from < handed.length; from += 4)
+      at = find(goodBytesOf, handed.subarray(from, from + 4), at, `what left source ${i}`);
   });
   const handedToPool = Buffer.concat(all);
   let at = 0;
