@@ -19,6 +19,8 @@ export interface Failure {
   readonly kind: FailureKind;
   /** Good bytes since the last one ended. */
   readonly after: number;
+  /** It begins where at most so many bytes are missing to a block's end; undefined: wherever it falls. */
+  readonly beforeBlockEnd: number | undefined;
   /** Bytes of a bad stretch, at least {@link leastBytes}. */
   readonly bytes: number;
   /** Reads without bytes, or openings that fail. */
@@ -51,6 +53,26 @@ export function leastBytes(kind: FailureKind): number {
       return READ_BYTES;
     default:
       return 1;
+  }
+}
+
+/** Where it may begin: a multiple of so many bytes since it was opened. */
+function alignmentOf(kind: FailureKind): number {
+  if (kind === 'repeatedBlock') return REPEAT_BYTES;
+  return STATISTICAL.some((other) => other === kind) ? 4 : 1;
+}
+
+/** Bytes that must have been given since it was opened. */
+function historyOf(kind: FailureKind): number {
+  switch (kind) {
+    case 'repeatedBlock':
+      return REPEAT_BYTES;
+    case 'replayedRead':
+      return READ_BYTES;
+    case 'replayAfterReset':
+      return READ_BYTES + REPEAT_BYTES;
+    default:
+      return 0;
   }
 }
 
@@ -162,7 +184,10 @@ export class FailingSource implements RawSource {
   private begin(): void {
     const [failure] = this.failures;
     if (this.active !== undefined || failure === undefined || this.goodLeft > 0) return;
-    if (!this.isPlaceFor(failure.kind)) return;
+    const { kind, beforeBlockEnd } = failure;
+    const missing = BLOCK_BYTES - (this.position % BLOCK_BYTES);
+    if (beforeBlockEnd !== undefined && missing > Math.max(beforeBlockEnd, alignmentOf(kind))) return;
+    if (this.position % alignmentOf(kind) !== 0 || this.position < historyOf(kind)) return;
     this.failures.shift();
     this.begun.push(failure.kind);
     this.done = 0;
@@ -191,23 +216,6 @@ export class FailingSource implements RawSource {
         return;
     }
     this.goodLeft = this.failures[0]?.after ?? 0;
-  }
-
-  private isPlaceFor(kind: FailureKind): boolean {
-    switch (kind) {
-      case 'repeatedBlock':
-        return this.position >= REPEAT_BYTES && this.position % REPEAT_BYTES === 0;
-      case 'replayedRead':
-        return this.position >= READ_BYTES;
-      case 'replayAfterReset':
-        return this.position >= READ_BYTES + REPEAT_BYTES;
-      case 'text':
-      case 'stuckBit':
-      case 'biased':
-        return this.position % 4 === 0;
-      default:
-        return true;
-    }
   }
 
   private badByte(failure: Failure): number {

@@ -35,6 +35,12 @@ function failureOf(kinds: readonly FailureKind[]): fc.Arbitrary<Failure> {
   return fc.constantFrom(...kinds).chain((kind) =>
     fc.record({
       kind: fc.constant(kind),
+      // What is hardest to hold back begins just before a block is complete.
+      beforeBlockEnd: fc.oneof(
+        fc.constant(undefined),
+        fc.integer({ min: 1, max: 4 }),
+        fc.integer({ min: 1, max: 128 }),
+      ),
       after: fc.oneof(fc.nat(12_000), fc.nat(64)),
       bytes: fc
         .oneof(fc.constant(0), fc.nat(600), fc.nat(12 * BLOCK_BYTES))
@@ -290,7 +296,7 @@ class Tally {
   }
 }
 
-const RUNS = 150;
+const RUNS = 300;
 
 t.test('what the tests find for sure: no bad word leaves', (t) => {
   const tally = new Tally();
