@@ -235,9 +235,12 @@ export class RingService implements Workable, Starved, BudgetWaiter, Timer {
 
   /**
    * The sources have run dry within a request that was given `written` more bytes: true while it is held for the rest. A
-   * source that is merely busy has them soon; a slow one must not keep what is there from the guest.
+   * source that is merely busy has them soon; a slow one must not keep what is there from the guest. Under a limit nothing
+   * is kept back: what is charged now and visible later would be too much for some window of the period.
    */
   private waitsForRest(written: number): boolean {
+    const { limiter, share } = this.context;
+    if (written > 0 && (limiter.current ?? share.total) !== undefined) return false;
     const { clock } = this.context.loop;
     clock.read();
     const nowMs = clock.nowMs[0] ?? 0;
@@ -249,7 +252,8 @@ export class RingService implements Workable, Starved, BudgetWaiter, Timer {
 
   /**
    * Copies up to `wanted` bytes from the pool into the peeked request, behind those that it was begun with: the bytes
-   * written, fewer when the sources run dry, or a negative number when guest memory has vanished. What was offered to a guest is never used again.
+   * written, fewer when the sources run dry, or a negative number when guest memory has vanished. What was offered to a
+   * guest is never used again.
    */
   private deliver(wanted: number): number {
     const { pool } = this.context;

@@ -61,6 +61,11 @@ export class BudgetShare {
     return this.inRound || this.waiters.length > 0;
   }
 
+  /** The budget of all devices; undefined: none. */
+  get total(): Limit | undefined {
+    return this.budget.current;
+  }
+
   /** Bytes that this device may deliver now, up to `most`. */
   available(most = Number.MAX_SAFE_INTEGER): number {
     return this.budget.availableTo(this, most);
@@ -142,6 +147,10 @@ export class SharedBudget implements Timer {
   remove(share: BudgetShare): void {
     const at = this.shares.indexOf(share);
     if (at >= 0) this.shares.splice(at, 1);
+  }
+
+  get current(): Limit | undefined {
+    return this.window.current;
   }
 
   /** Sets another budget, or none, from now on; what was delivered keeps counting. */

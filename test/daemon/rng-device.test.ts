@@ -3,7 +3,7 @@
 // The front-end waits for no reply, because nobody would answer: the loop turns when the test lets it. Time is real, so
 // periods are long enough for nothing to come back by itself.
 import { createCounters } from '../../daemon/counters.js';
-import t from 'tap';
+import t, { type Test } from 'tap';
 import { dispose } from '../../daemon/disposal.js';
 import { Pools } from '../../daemon/entropy/pools.js';
 import { Starvation } from '../../daemon/entropy/starvation.js';
@@ -53,7 +53,8 @@ class Stand {
   readonly devices: RngDevice[];
   readonly paths: string[];
   private readonly alarm: Alarm;
-  private readonly pools = new Pools([new KernelSource()], () => undefined);
+  readonly source = new KernelSource();
+  private readonly pools = new Pools([this.source], () => undefined);
 
   constructor(
     folder: string,
@@ -171,6 +172,30 @@ t.test('a held request is looked at again at once when the limit is raised, lowe
   stand.turn();
   t.equal(stand.loop.timers.timeoutMs(), -1, 'the guest has gone, and its timer');
   stand.close();
+  t.end();
+});
+
+/** A source runs dry within a request of 64 bytes, and has the rest a moment later: the length of each answer. */
+function answersOfDrySource(t: Test, limit: Limit | undefined, total?: Limit): number[] {
+  const stand = new Stand(temporaryFolder(t), [{ limit, weight: 1 }], total);
+  const dry = Array.from({ length: 1000 }, () => 0);
+  stand.source.bounds = dry;
+  const vm = stand.start(0, 2);
+  stand.turn();
+  t.equal(vm.ring.take(), undefined, 'held');
+  stand.source.bounds = [40, 0, 24, ...dry];
+  stand.turn(400);
+  const lengths: number[] = [];
+  for (let used = vm.ring.take(); used !== undefined; used = vm.ring.take()) lengths.push(used.length);
+  vm.close();
+  stand.close();
+  return lengths;
+}
+
+t.test('a request that was begun waits for its rest; under a limit what is there is handed over', (t) => {
+  t.same(answersOfDrySource(t, undefined), [64]);
+  t.same(answersOfDrySource(t, limitOf(1000)), [40, 24]);
+  t.same(answersOfDrySource(t, undefined, limitOf(1000)), [40, 24]);
   t.end();
 });
 
