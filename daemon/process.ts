@@ -9,7 +9,7 @@ import { exitNow, ignoreSignal, keepOutOfCoreFiles } from '../shared-memory/libc
 import { readConfig } from './config/file.js';
 import { joinSettings, type Settings } from './config/settings.js';
 import { isDisposing } from './disposal.js';
-import { checkSources } from './entropy/source-check.js';
+import { checkSources, isCheckHanging } from './entropy/source-check.js';
 import { DaemonLog } from './log.js';
 import { type Options, parseOptions } from './options.js';
 import { qemuLine } from './qemu-line.js';
@@ -41,7 +41,7 @@ export async function run(args: readonly string[]): Promise<void> {
     offerTo(STDOUT, `${options.configFile ?? ''}: ok\n`);
     return;
   }
-  const refused = NATIVE_LITTLE_ENDIAN ? checkSources(settings.sources) : bigEndian();
+  const refused = NATIVE_LITTLE_ENDIAN ? await checkSources(settings.sources) : bigEndian();
   if (refused) {
     fail(refused);
     return;
@@ -99,9 +99,9 @@ function readSettings(options: Options): Settings | Fault {
 }
 
 /** The settings of now; sources are checked too, so that a reload is as careful as a start. */
-function readAgain(options: Options): Settings | Fault {
+async function readAgain(options: Options): Promise<Settings | Fault> {
   const settings = readSettings(options);
-  return settings instanceof Fault ? settings : (checkSources(settings.sources) ?? settings);
+  return settings instanceof Fault ? settings : ((await checkSources(settings.sources)) ?? settings);
 }
 
 function fail(fault: Fault): void {
@@ -109,6 +109,7 @@ function fail(fault: Fault): void {
   const hint = wrongUsage ? ' (vhost-rngd --help lists the options)' : '';
   offerTo(STDERR, `vhost-rngd: ${fault.message}${hint} [${fault.code}]\n`);
   process.exitCode = wrongUsage ? EX_USAGE : EX_CONFIG;
+  if (isCheckHanging()) exitNow(process.exitCode);
 }
 
 function version(): string {
@@ -157,6 +158,6 @@ async function shutDown(
   }, STOP_TIMEOUT_MS);
   await stop();
   clearTimeout(deadline);
-  if (isDisposing()) exitNow(exit.status);
+  if (isDisposing() || isCheckHanging()) exitNow(exit.status);
   process.exit(exit.status);
 }

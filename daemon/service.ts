@@ -38,7 +38,7 @@ export interface ServiceSetup {
   readonly settings: Settings;
   readonly log: DaemonLog;
   /** Reads the configuration file again; a fault when it cannot be used; undefined: there is no file. */
-  readonly readAgain: (() => Settings | Fault) | undefined;
+  readonly readAgain: (() => Promise<Settings | Fault>) | undefined;
   /** The data plane has failed, or there is nothing left to serve. */
   readonly ended: (failed: boolean, reason: string) => void;
 }
@@ -295,7 +295,7 @@ export class Service implements Operations {
       this.log('info', 'reload', `nothing to reload (${who}): all settings are on the command line`);
       return { changed: [], needsRestart: [] };
     }
-    const next = readAgain();
+    const next = await readAgain();
     if (next instanceof Fault) return this.keepOld(next);
     const plan = planReload(this.settings, next, {
       served: new Set(this.byName.keys()),

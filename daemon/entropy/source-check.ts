@@ -1,13 +1,50 @@
 // A look at each source before the daemon starts, so that a missing device, permission or instruction is an error with a fix.
+//
+// It may hang in a driver's open(2), so a thread of its own looks (source-check-thread.ts), and is not waited for for ever.
 import { closeSync, constants, fstatSync, openSync } from 'node:fs';
+import { Worker } from 'node:worker_threads';
 import { Fault } from '../../protocol/fault.js';
 import { openCpuSource } from './cpu-source.js';
 import { openJitterSource } from './jitter-source.js';
 import type { OpenSource } from './source.js';
 import type { SourceSpec } from './source-spec.js';
 
+/** A driver that takes longer is left to the source's own reader. Ours. */
+const CHECK_TIMEOUT_MS = 1000;
+/** The kernel's own devices, whose open(2) never waits: no thread for them. */
+const KERNEL_PATHS: readonly string[] = ['/dev/random', '/dev/urandom'];
+let hanging = 0;
+
+/** True while a look hangs in a driver: process.exit() would wait for it. */
+export function isCheckHanging(): boolean {
+  return hanging > 0;
+}
+
+/** What the thread answers. */
+export interface CheckAnswer {
+  readonly fault: { readonly code: string; readonly message: string } | undefined;
+}
+
+/** As {@link firstFault}, but after 1 s without an answer there is none: the source is then found to be slow. */
+export async function checkSources(sources: readonly SourceSpec[]): Promise<Fault | undefined> {
+  if (sources.every((spec) => !('path' in spec) || KERNEL_PATHS.includes(spec.path)))
+    return firstFault(sources);
+  const thread = new Worker(new URL('./source-check-thread.js', import.meta.url), { workerData: sources });
+  hanging++;
+  thread.once('exit', () => hanging--);
+  const answer = await new Promise<CheckAnswer | undefined>((resolve) => {
+    const late = setTimeout(() => resolve(undefined), CHECK_TIMEOUT_MS);
+    thread.once('message', (message: CheckAnswer) => {
+      clearTimeout(late);
+      resolve(message);
+    });
+  });
+  thread.unref();
+  return answer?.fault && new Fault('daemon', answer.fault.code, answer.fault.message);
+}
+
 /** The first fault of scope `daemon`; an EGD server may come later and is no reason not to start. */
-export function checkSources(sources: readonly SourceSpec[]): Fault | undefined {
+export function firstFault(sources: readonly SourceSpec[]): Fault | undefined {
   for (const spec of sources) {
     const fault = checkSource(spec);
     if (fault !== undefined) return fault;

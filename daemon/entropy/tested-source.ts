@@ -182,6 +182,8 @@ export class TestedSource implements EntropySource {
   private reopen(nowMs: number): boolean {
     if (this.status.takeEnable()) this.retryAtMs = 0;
     if (nowMs < this.retryAtMs) return false;
+    // A driver may hang in open(2) too.
+    this.status.setFigure('waitingSinceMs', nowMs);
     const why = this.raw.open();
     if (why !== undefined) {
       this.putOff(nowMs);
@@ -191,7 +193,6 @@ export class TestedSource implements EntropySource {
     this.isOpen = true;
     this.blocks = 0;
     this.tests.restart();
-    this.status.setFigure('waitingSinceMs', nowMs);
     this.status.setState('starting');
     return true;
   }
