@@ -45,6 +45,8 @@ export interface ServiceSetup {
 
 /** Sockets that are checked for their files, and health for a change, so often. Ours. */
 const LOOK_EVERY_MS = 1000;
+/** Names of devices in an error. */
+const MOST_NAMES = 8;
 
 /** Everything that is served, and what can be asked of it. */
 export class Service implements Operations {
@@ -176,7 +178,7 @@ export class Service implements Operations {
   }
 
   device(name: string): DeviceStatus | Fault {
-    return this.byName.get(name)?.status(this.nowMs()) ?? unknownDevice(name);
+    return this.byName.get(name)?.status(this.nowMs()) ?? this.unknownDevice(name);
   }
 
   sources(): readonly SourceStatus[] {
@@ -212,7 +214,7 @@ export class Service implements Operations {
       const entropy = this.chooseSources(wanted, deviceDefaults.entropy);
       if (entropy instanceof Fault) return entropy;
       const [socket] = asArray(openAll([settingsOf(wanted, deviceDefaults, entropy)]));
-      if (socket instanceof Fault || socket === undefined) return socket ?? unknownDevice(wanted.name);
+      if (socket instanceof Fault || socket === undefined) return socket ?? this.unknownDevice(wanted.name);
       const device = await this.serve(socket);
       if (device instanceof Fault) return device;
       this.logChange(
@@ -240,7 +242,7 @@ export class Service implements Operations {
   async changeDevice(peer: Peer, name: string, patch: DevicePatch): Promise<DeviceStatus | Fault> {
     return this.inTurn(async () => {
       const device = this.byName.get(name);
-      if (device === undefined) return unknownDevice(name);
+      if (device === undefined) return this.unknownDevice(name);
       const entropy = this.chooseSources(patch, device.entropy);
       if (entropy instanceof Fault) return entropy;
       const hasSources = patch.sources !== undefined || patch.mix !== undefined;
@@ -271,7 +273,7 @@ export class Service implements Operations {
 
   private async drop(name: string): Promise<Fault | undefined> {
     const device = this.byName.get(name);
-    if (device === undefined) return unknownDevice(name);
+    if (device === undefined) return this.unknownDevice(name);
     if (device.file !== undefined) removeSocketFile(device.file);
     this.byName.delete(name);
     return this.command({ kind: 'removeDevice', name });
@@ -337,6 +339,14 @@ export class Service implements Operations {
     return this.settings.control;
   }
 
+  private unknownDevice(name: string): Fault {
+    const names = [...this.byName.keys()];
+    const shown = names.slice(0, MOST_NAMES).join(', ') + (names.length > MOST_NAMES ? ', …' : '');
+    const there =
+      names.length === 0 ? 'there is none' : `there ${names.length === 1 ? 'is' : 'are'} ${shown}`;
+    return new Fault('request', 'unknown_device', `expected a device that is there, got ${name}: ${there}`);
+  }
+
   private async command(command: Command): Promise<Fault | undefined> {
     return (await this.plane.command(command)) ? undefined : silent();
   }
@@ -362,10 +372,6 @@ export class Service implements Operations {
 
 function asArray(opened: DeviceSocket[] | Fault): readonly (DeviceSocket | Fault)[] {
   return opened instanceof Fault ? [opened] : opened;
-}
-
-function unknownDevice(name: string): Fault {
-  return new Fault('request', 'unknown_device', `expected a device that is there, got ${name}`);
 }
 
 function silent(): Fault {

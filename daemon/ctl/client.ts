@@ -1,0 +1,156 @@
+// The client's end of the control socket: one request, one connection, one reply; and the stream of events.
+import { type ClientRequest, request, type IncomingMessage } from 'node:http';
+import { userInfo } from 'node:os';
+import * as v from 'valibot';
+import { Fault } from '../../protocol/fault.js';
+import type { Method } from '../control/route.js';
+import { ErrorShape } from '../control/shapes.js';
+
+/** The daemon answers within 50 ms, a change within 2 s; a reload may wait for a source's driver. Ours. */
+const REPLY_TIMEOUT_MS = 15_000;
+
+export const DEFAULT_CONTROL_SOCKET = '/run/vhost-rngd/control.sock';
+/** Names the control socket where no option does. */
+export const CONTROL_SOCKET_VARIABLE = 'VHOST_RNGD_CONTROL_SOCKET';
+
+/** What was answered. */
+export interface Reply {
+  readonly status: number;
+  readonly text: string;
+}
+
+/** A reply that was understood. */
+export interface Answer<T> {
+  readonly value: T;
+  /** As it came. */
+  readonly text: string;
+}
+
+/** Asks one daemon. */
+export class ControlClient {
+  readonly socketPath: string;
+
+  constructor(socketPath: string) {
+    this.socketPath = socketPath;
+  }
+
+  /** The reply whatever its status; a fault when there is none. */
+  async ask(method: Method, path: string, body?: object): Promise<Reply | Fault> {
+    const bytes = body === undefined ? undefined : JSON.stringify(body);
+    return new Promise((resolve) => {
+      const sent = this.send(method, path, (response) => {
+        const parts: Buffer[] = [];
+        response.on('data', (part: Buffer) => parts.push(part));
+        response.on('error', (error) => resolve(this.unreachable(error)));
+        response.on('end', () =>
+          resolve({ status: response.statusCode ?? 0, text: Buffer.concat(parts).toString('utf8') }),
+        );
+      });
+      sent.on('error', (error) => resolve(this.unreachable(error)));
+      sent.setTimeout(REPLY_TIMEOUT_MS, () => sent.destroy(new Error('it does not answer')));
+      sent.end(bytes);
+    });
+  }
+
+  /**
+   * The JSON of a reply, checked to be of the shape that this route gives, and its text; a fault when there is none, or when the
+   * daemon has refused. Whether health is `failing` is no refusal, though its status is 503.
+   */
+  async json<T extends v.GenericSchema>(
+    shape: T,
+    [method, path]: readonly [Method, string],
+    body?: object,
+  ): Promise<Answer<v.InferOutput<T>> | Fault> {
+    const reply = await this.ask(method, path, body);
+    if (reply instanceof Fault) return reply;
+    const value = parsed(reply.text);
+    const checked = v.safeParse(shape, value);
+    if (checked.success) return { value: checked.output, text: reply.text };
+    return refusal(value, reply.status);
+  }
+
+  /** Gives each line of `path` to `onLine` until the daemon or `until` ends it; a fault when it was not begun. */
+  async stream(path: string, onLine: (line: string) => void, until: AbortSignal): Promise<Fault | undefined> {
+    return new Promise((resolve) => {
+      const sent = this.send('GET', path, (response) => {
+        if (response.statusCode !== 200) {
+          response.resume();
+          resolve(refusal(undefined, response.statusCode ?? 0));
+          return;
+        }
+        let rest = '';
+        response.setEncoding('utf8');
+        response.on('data', (part: string) => {
+          const lines = (rest + part).split('\n');
+          rest = lines.pop() ?? '';
+          lines.forEach(onLine);
+        });
+        response.on('error', () => resolve(undefined));
+        response.on('close', () => resolve(undefined));
+      });
+      sent.on('error', (error) => resolve(until.aborted ? undefined : this.unreachable(error)));
+      until.addEventListener('abort', () => sent.destroy());
+      sent.end();
+    });
+  }
+
+  private send(method: Method, path: string, onReply: (response: IncomingMessage) => void): ClientRequest {
+    return request(
+      { socketPath: this.socketPath, method, path, headers: { 'Content-Type': 'application/json' } },
+      onReply,
+    );
+  }
+
+  private unreachable(error: NodeJS.ErrnoException): Fault {
+    const { socketPath } = this;
+    switch (error.code) {
+      case 'ENOENT':
+        return unreachable(
+          `expected a control socket at ${socketPath}, got nothing there: start vhost-rngd with ` +
+            `--control-socket=${socketPath}, or say where it listens with --control-socket or ${CONTROL_SOCKET_VARIABLE}`,
+        );
+      case 'ECONNREFUSED':
+        return unreachable(
+          `expected a daemon behind ${socketPath}, got a socket that nobody serves: start vhost-rngd`,
+        );
+      case 'EACCES':
+      case 'EPERM':
+        return new Fault(
+          'request',
+          'control_permission',
+          `expected a control socket that ${userName()} may open, got ${socketPath}: be in the group of that file, ` +
+            'or run this as root',
+        );
+      default:
+        return unreachable(`expected an answer on ${socketPath}, got ${error.code ?? error.message}`);
+    }
+  }
+}
+
+function unreachable(message: string): Fault {
+  return new Fault('request', 'control_unreachable', message);
+}
+
+function userName(): string {
+  try {
+    return userInfo().username;
+  } catch {
+    return `uid ${process.getuid?.() ?? ''}`;
+  }
+}
+
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+function refusal(value: unknown, status: number): Fault {
+  const refused = v.safeParse(ErrorShape, value);
+  if (refused.success) return new Fault('request', refused.output.error.code, refused.output.error.message);
+  return unreachable(
+    `expected a reply of this version's daemon, got another one (HTTP status ${status}): restart the daemon, or use its own vhost-rngctl`,
+  );
+}

@@ -1,0 +1,155 @@
+// Tries a source here, without a daemon: read and tested by the very thread that a daemon would read it with, as fast as it goes.
+// Its bytes are counted and forgotten.
+import { Worker } from 'node:worker_threads';
+import { closeFd } from '../../shared-memory/fd.js';
+import { openEventfd, readEventfd } from '../../shared-memory/eventfd.js';
+import { poll, POLLIN } from '../../shared-memory/libc.js';
+import { Mapping } from '../../shared-memory/mapping.js';
+import type { ReaderMessage } from '../data-plane-messages.js';
+import { createFedQueue, FedSource, stopFedQueue } from '../entropy/fed-queue.js';
+import { HealthCount } from '../entropy/health-tests.js';
+import type { ReaderSetup } from '../entropy/reader-thread.js';
+import type { SourceSpec } from '../entropy/source-spec.js';
+import { SourceStatus } from '../entropy/source-status.js';
+
+/** How far a test has come, or how it has ended. */
+export interface SourceTest {
+  readonly spec: string;
+  readonly seconds: number;
+  /** Bytes that have passed every test. */
+  readonly bytes: number;
+  readonly bytesPerSecond: number;
+  /** Windows of 512 bytes that were tested, and those that an alarm was raised for. */
+  readonly windows: number;
+  readonly alarms: number;
+  readonly repeatedBlocks: number;
+  readonly fips: { readonly blocks: number; readonly failures: number };
+  /** What is wrong with it, as a sentence without a subject; null: nothing that could be seen. */
+  readonly problem: string | null;
+}
+
+/** When a test ends: after so long, after so many bytes, or when it is told to. */
+export interface TestEnd {
+  readonly seconds: number;
+  readonly bytes: number;
+  readonly until: AbortSignal;
+}
+
+const CHUNK_BYTES = 4096;
+const PROGRESS_EVERY_MS = 200;
+/** A source that has nothing is waited for so long; then messages and signals have their turn. Ours. */
+const IDLE_MS = 20;
+/** A reader that does not end within this hangs in a driver. Ours. */
+const STOP_TIMEOUT_MS = 500;
+
+let hanging = 0;
+
+/** True while a reader hangs in a driver: process.exit() would wait for it. */
+export function isReaderHanging(): boolean {
+  return hanging > 0;
+}
+
+/** Reads and tests `spec` until the end; gives a look at how it stands now and then. */
+export async function testSource(
+  spec: SourceSpec,
+  end: TestEnd,
+  progress: (test: SourceTest) => void,
+): Promise<SourceTest> {
+  const reader = new TestReader(spec);
+  let lastProgressMs = performance.now();
+  while (!reader.hasEnded(end)) {
+    if (reader.drain() === 0) reader.waitForBytes();
+    await new Promise(setImmediate);
+    if (performance.now() - lastProgressMs < PROGRESS_EVERY_MS) continue;
+    lastProgressMs = performance.now();
+    progress(reader.test());
+  }
+  const test = reader.test();
+  await reader.close();
+  return test;
+}
+
+/** One source's thread, and this end of its queue. */
+class TestReader {
+  private readonly spec: SourceSpec;
+  private readonly status = new SourceStatus();
+  private readonly queue = createFedQueue();
+  private readonly source: FedSource;
+  private readonly wakeFd = openEventfd();
+  private readonly scratch = Mapping.forSecrets(CHUNK_BYTES).mapping;
+  private readonly worker: Worker;
+  private readonly startedMs = performance.now();
+  private reason: string | undefined;
+  private bytes = 0;
+
+  constructor(spec: SourceSpec) {
+    this.spec = spec;
+    this.source = new FedSource(spec.text, this.queue, this.status);
+    const workerData: ReaderSetup = {
+      spec,
+      status: this.status.place,
+      queue: this.queue,
+      wakeFd: this.wakeFd,
+    };
+    this.worker = new Worker(new URL('../entropy/reader-thread.js', import.meta.url), { workerData });
+    this.worker.on('message', (message: ReaderMessage) => {
+      if (message.kind === 'source' && message.state === 'failed') this.reason = message.reason;
+    });
+    this.worker.on('error', (error) => (this.reason = `its reader died: ${error.message}`));
+  }
+
+  private get seconds(): number {
+    return (performance.now() - this.startedMs) / 1000;
+  }
+
+  /** A source that has failed is not waited for: it would be tried again, and this is about how it is now. */
+  hasEnded({ seconds, bytes, until }: TestEnd): boolean {
+    return until.aborted || this.reason !== undefined || this.seconds >= seconds || this.bytes >= bytes;
+  }
+
+  /** Takes what has passed; the bytes taken. */
+  drain(): number {
+    let taken = 0;
+    for (let got = -1; got !== 0 && taken < 64 * CHUNK_BYTES; taken += got)
+      got = this.source.read(this.scratch.address, CHUNK_BYTES);
+    this.bytes += taken;
+    return taken;
+  }
+
+  /** Blocks this thread for a moment, until the reader has handed something over. */
+  waitForBytes(): void {
+    if (poll(this.wakeFd, POLLIN, IDLE_MS) > 0) readEventfd(this.wakeFd);
+  }
+
+  test(): SourceTest {
+    const { bytes, seconds, status } = this;
+    const count = (what: HealthCount): number => status.counts[what] ?? 0;
+    const alarms = count(HealthCount.RepetitionAlarms) + count(HealthCount.AdaptiveAlarms);
+    return {
+      spec: this.spec.text,
+      seconds,
+      bytes,
+      bytesPerSecond: bytes / seconds,
+      windows: count(HealthCount.Windows),
+      alarms,
+      repeatedBlocks: count(HealthCount.RepeatedBlocks),
+      fips: { blocks: count(HealthCount.FipsBlocks), failures: count(HealthCount.FipsFailures) },
+      problem: this.reason ?? (bytes === 0 ? 'it has given too little for the start-up test' : null),
+    };
+  }
+
+  /** Ends the thread, unless it hangs. */
+  async close(): Promise<void> {
+    hanging++;
+    const exited = new Promise<boolean>((resolve) => this.worker.once('exit', () => resolve(true)));
+    stopFedQueue(this.queue);
+    const late = new Promise<boolean>((resolve) => setTimeout(() => resolve(false), STOP_TIMEOUT_MS));
+    if (await Promise.race([exited, late])) {
+      hanging--;
+      closeFd(this.wakeFd);
+    }
+    this.source.close();
+    this.scratch.view(0, CHUNK_BYTES).fill(0);
+    this.scratch.unmap();
+  }
+}
