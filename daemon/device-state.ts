@@ -245,7 +245,7 @@ export class DeviceState {
     return undefined;
   }
 
-  private setMemTable(regions: readonly RegionDescription[], fds: readonly Fd[]): Handled {
+  private setMemTable(regions: readonly RegionDescription[], fds: Fd[]): Handled {
     if (fds.length !== regions.length) {
       return refuse(
         'memory_fd_count',
@@ -255,13 +255,14 @@ export class DeviceState {
     }
     const table = GuestMemory.map(regions, fds, this.options.memoryPolicy);
     if (table instanceof Fault) return table;
+    fds.length = 0;
     const old = this.memory;
     this.useMemory(table);
     old?.unmap(this.disposal);
     return undefined;
   }
 
-  private addMemReg(region: RegionDescription, fds: readonly Fd[]): Handled {
+  private addMemReg(region: RegionDescription, fds: Fd[]): Handled {
     const fd = fds[0];
     if (fd === undefined) return refuse('memory_fd_count', 'expected an fd with ADD_MEM_REG, got none');
     const table = this.memory ?? GuestMemory.empty();
@@ -270,6 +271,7 @@ export class DeviceState {
     }
     const larger = table.withRegion(region, fd, this.options.memoryPolicy);
     if (larger instanceof Fault) return larger;
+    fds.shift();
     this.useMemory(larger);
     return undefined;
   }

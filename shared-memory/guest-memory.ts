@@ -34,7 +34,8 @@ export class GuestMemory {
   }
 
   /**
-   * Maps every region (fds borrowed, one each, same order). On a fault nothing stays mapped.
+   * Maps every region (one fd each, same order), and adopts the fds. On a fault nothing stays mapped, and the fds are the
+   * caller's.
    *
    * Refuses regions that overlap in either address space.
    */
@@ -56,7 +57,7 @@ export class GuestMemory {
           : (overlap(description, mapped) ?? MemoryRegion.map(description, fd, policy));
       if (region instanceof Fault) {
         // At once: nothing was touched yet, and the caller still holds the fds, so no page is freed.
-        for (const earlier of mapped) earlier.unmap();
+        for (const earlier of mapped) earlier.unmapOnly();
         return region;
       }
       mapped.push(region);
@@ -69,7 +70,10 @@ export class GuestMemory {
     return new GuestMemory([]);
   }
 
-  /** This table and one more region (ADD_MEM_REG); the regions are shared with the old table, which is dropped. */
+  /**
+   * This table and one more region (ADD_MEM_REG), whose fd it adopts unless there is a fault; the regions are shared with the
+   * old table, which is dropped.
+   */
   withRegion(description: RegionDescription, fd: Fd, policy: MemoryPolicy): GuestMemory | Fault {
     const region = overlap(description, this.regions) ?? MemoryRegion.map(description, fd, policy);
     return region instanceof Fault ? region : new GuestMemory([...this.regions, region]);

@@ -6,7 +6,7 @@
 import { readFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import type { Disposal } from './disposal.js';
-import { type Fd, type FdInfo, inspectFd, isSealedAgainstShrinking } from './fd.js';
+import { closeFd, type Fd, type FdInfo, inspectFd, isSealedAgainstShrinking } from './fd.js';
 import { errnoName } from './errno.js';
 import type { NativeMemory } from './ffi.js';
 import * as libc from './libc.js';
@@ -55,6 +55,8 @@ export class MemoryRegion {
   readonly direct: boolean;
   /** True when nobody can shrink the region's file any more. */
   readonly sealed: boolean;
+  /** The region's file, owned: whoever takes the guest over maps it anew. */
+  readonly fd: Fd;
   private readonly gpaHigh: number;
   private readonly gpaLow: number;
   private readonly mapping: Mapping;
@@ -66,9 +68,15 @@ export class MemoryRegion {
   private constructor(
     description: RegionDescription,
     mapping: Mapping,
-    place: { readonly mappingOffset: number; readonly direct: boolean; readonly sealed: boolean },
+    place: {
+      readonly fd: Fd;
+      readonly mappingOffset: number;
+      readonly direct: boolean;
+      readonly sealed: boolean;
+    },
   ) {
     this.description = description;
+    this.fd = place.fd;
     this.size = Number(description.size);
     this.direct = place.direct;
     this.sealed = place.sealed;
@@ -78,7 +86,7 @@ export class MemoryRegion {
     this.mappingOffset = place.mappingOffset;
   }
 
-  /** Maps a region from `fd` (borrowed); a fault of scope `request` when it cannot be used. */
+  /** Maps a region from `fd`, and adopts it; a fault of scope `request` when it cannot be used: `fd` stays the caller's. */
   static map(description: RegionDescription, fd: Fd, policy: MemoryPolicy): MemoryRegion | Fault {
     const info = inspectFd(fd);
     const sealed = isSealedAgainstShrinking(fd);
@@ -98,7 +106,7 @@ export class MemoryRegion {
     // A hole that the VMM punches gives a huge page's reservation back, whatever is sealed: guarded too.
     const stays = sealed && blockBytes === PAGE_BYTES && !STRICT_OVERCOMMIT;
     const direct = stays || policy === 'trust';
-    return new MemoryRegion(description, mapping, { mappingOffset, direct, sealed });
+    return new MemoryRegion(description, mapping, { fd, mappingOffset, direct, sealed });
   }
 
   /**
@@ -172,8 +180,15 @@ export class MemoryRegion {
     return found;
   }
 
-  /** Drops every window and lets the mapping go. Rings on this region were stopped before. */
+  /** Drops every window, lets the mapping go and closes the file. Rings on this region were stopped before. */
   unmap(disposal?: Disposal): void {
+    this.unmapOnly(disposal);
+    if (disposal === undefined) closeFd(this.fd);
+    else disposal.closeFd(this.fd);
+  }
+
+  /** As unmap(), and gives `fd` back to the caller. */
+  unmapOnly(disposal?: Disposal): void {
     this.windows.length = 0;
     this.lastWindow = undefined;
     this.mapping.unmap(disposal);

@@ -18,7 +18,7 @@ const AT = 0x10000n;
 
 function region(ram: GuestRam, policy: (typeof MEMORY_POLICIES)[number] = 'guard'): MemoryRegion {
   const [description] = ram.regions;
-  const [fd] = ram.fds;
+  const [fd] = ram.passedFds();
   if (description === undefined || fd === undefined) throw new Error('no region');
   const mapped = MemoryRegion.map(description, fd, policy);
   if (mapped instanceof Fault) throw mapped;
@@ -122,7 +122,7 @@ t.test('row 57: what the policy makes of memory that is sealed or not', (t) => {
     for (const sealed of [true, false]) {
       const ram = new GuestRam([{ guestPhysAddr: AT, bytes: 4096, sealed }]);
       const [description] = ram.regions;
-      const mapped = description && MemoryRegion.map(description, asFd(ram.fds[0] ?? -1), policy);
+      const mapped = description && MemoryRegion.map(description, ram.passedFds()[0] ?? asFd(-1), policy);
       const outcome = mapped instanceof Fault ? mapped.code : mapped?.direct === true ? 'direct' : 'guarded';
       got[`${policy} ${sealed ? 'sealed' : 'open'}`] = outcome;
       if (mapped instanceof MemoryRegion) mapped.unmap();
@@ -154,19 +154,20 @@ const DESCRIPTIONS: readonly (readonly [Partial<RegionDescription>, string | und
 ];
 
 t.test('rows 48, 49, 53: descriptions that are taken and refused', (t) => {
-  const fd = openMemfd(12_288);
   for (const [change, code] of DESCRIPTIONS) {
+    const fd = openMemfd(12_288);
     const mapped = MemoryRegion.map({ ...GOOD, ...change }, fd, 'guard');
     const title = Object.entries(change).map(([name, value]) => `${name} 0x${value.toString(16)}`);
     t.equal(mapped instanceof Fault ? mapped.code : undefined, code, title.join() || 'as it is');
     if (mapped instanceof MemoryRegion) mapped.unmap();
+    else closeFd(fd);
   }
   t.end();
 });
 
 t.test('row 53: an offset that is not page-aligned maps the right bytes', (t) => {
   const ram = new GuestRam([{ guestPhysAddr: AT, bytes: 12_288 }]);
-  const [fd] = ram.fds;
+  const [fd] = ram.passedFds();
   if (fd === undefined) throw new Error('no memory');
   const mapped = MemoryRegion.map({ ...GOOD, size: 4096n, mmapOffset: 4100n }, fd, 'guard');
   if (mapped instanceof Fault) throw mapped;

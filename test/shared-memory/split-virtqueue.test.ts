@@ -30,7 +30,7 @@ class Bench {
   constructor(size: number, sealed: boolean, start: { base?: number; features?: RingFeatures } = {}) {
     this.ram = new GuestRam([RING, NEIGHBOUR, HIGH].map((plan) => ({ ...plan, sealed })));
     this.ring = new DriverRing(this.ram, RING.guestPhysAddr, size, start.base ?? 0);
-    const memory = GuestMemory.map(this.ram.regions, this.ram.fds, 'guard');
+    const memory = GuestMemory.map(this.ram.regions, this.ram.passedFds(), 'guard');
     if (memory instanceof Fault) throw memory;
     this.memory = memory;
     const { base = 0, features = PLAIN } = start;

@@ -1,6 +1,7 @@
 // The memory of a synthetic guest: memfds mapped here, so that a test can play the guest's driver in it.
 import { ftruncateSync } from 'node:fs';
-import { closeFd, type Fd } from '../../shared-memory/fd.js';
+import { asFd, closeFd, type Fd } from '../../shared-memory/fd.js';
+import * as libc from '../../shared-memory/libc.js';
 import { Mapping } from '../../shared-memory/mapping.js';
 import { openMemfd } from '../../shared-memory/memfd.js';
 import type { MemoryRegionPayload } from '../../protocol/message.js';
@@ -42,6 +43,11 @@ export class GuestRam {
       if (typeof mapping === 'number') throw new Error(`mmap of guest memory: ${mapping}`);
       return mapping;
     });
+  }
+
+  /** Copies of the fds for whoever adopts them, as the kernel makes them of fds that are passed. */
+  passedFds(): Fd[] {
+    return this.fds.map((fd) => asFd(libc.fcntl(fd, libc.F_DUPFD_CLOEXEC, 0)));
   }
 
   /** The front-end's address of a guest-physical address. */
