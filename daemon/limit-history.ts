@@ -1,24 +1,8 @@
 // Which limits a limiter has had, and what was delivered under each: enough to say how much can have been delivered at most
-// in a time that the limiter itself no longer remembers. Only a change of the limit asks; the data path never comes here.
+// in a time that the limiter itself no longer remembers. Only a change of the limit asks; the data path never comes here. Of the
+// changes the last MAX_ERAS are told apart; what lies before them counts as delivered without a limit.
 import type { Limit } from './limiter.js';
-
-/** Changes that are told apart; what lies before them counts as delivered without a limit. Ours. */
-const MAX_ERAS = 16;
-
-/** The time from one change to the next. */
-interface Era {
-  readonly startMs: number;
-  readonly limit: Limit | undefined;
-  readonly before: Tally;
-}
-
-/** What a limiter knows of its deliveries at some moment. */
-export interface Tally {
-  /** Bytes charged to quotas so far. */
-  readonly total: number;
-  /** No delivery was made later. */
-  readonly lastMs: number;
-}
+import { type Era, type LimiterMemory, MAX_ERAS, type Tally } from './limiter-memory.js';
 
 /** Bytes that count as delivered at one moment. */
 export interface Delivery {
@@ -26,16 +10,29 @@ export interface Delivery {
   readonly bytes: number;
 }
 
-/** The eras of one limiter. */
+/** The eras of one limiter, kept in its memory too. */
 export class LimitHistory {
-  private readonly eras: Era[] = [];
+  private readonly eras: Era[];
+  private readonly memory: LimiterMemory;
+
+  constructor(memory: LimiterMemory) {
+    this.memory = memory;
+    this.eras = memory.loadEras();
+  }
+
+  /** The limit as of the last change. */
+  get current(): Limit | undefined {
+    return this.eras.at(-1)?.limit;
+  }
 
   /** From `startMs` on `limit` holds. */
   begin(startMs: number, limit: Limit | undefined, before: Tally): void {
     this.eras.push({ startMs, limit, before });
-    if (this.eras.length <= MAX_ERAS) return;
-    const [first] = this.eras.splice(0, 2);
-    if (first !== undefined) this.eras.unshift({ ...first, limit: undefined });
+    if (this.eras.length > MAX_ERAS) {
+      const [first] = this.eras.splice(0, 2);
+      if (first !== undefined) this.eras.unshift({ ...first, limit: undefined });
+    }
+    this.memory.storeEras(this.eras);
   }
 
   /**

@@ -4,11 +4,7 @@
 // without quota holds its requests and is looked at again when the limiter says so.
 import type { Clock } from '../shared-memory/monotonic-clock.js';
 import { LimitHistory } from './limit-history.js';
-
-/** A period is divided so many times; deliveries within one part count as made at the last of them. */
-const PARTS = 256;
-const SLOTS = PARTS + 2;
-const NO_SLOTS = new Float64Array(0);
+import { LIMITER_WORDS, LimiterMemory, PARTS, WINDOW_SLOTS as SLOTS, Word } from './limiter-memory.js';
 
 /** A limit as the operator sets it. All are integers, `maxBytes` and `periodMs` at least 1. */
 export interface Limit {
@@ -32,28 +28,57 @@ export class Limiter {
   private maxBytes = Infinity;
   private periodMs = 0;
   private partMs = 0;
-  /** Made when there is first a limit. */
-  private timeMs = NO_SLOTS;
-  private bytes = NO_SLOTS;
-  private oldest = 0;
-  private used = 0;
+  private readonly memory: LimiterMemory;
+  /** What lies in the memory, by place; the window's slots lie there too. */
+  private readonly words: Float64Array;
+  private readonly timeMs: Float64Array;
+  private readonly bytes: Float64Array;
+  /** The sum of the window's slots. */
   private spent = 0;
   private burstLeft = 0;
-  private burstSpent = 0;
-  /** Bytes charged to quotas since the limiter was made, also while there was no limit. */
-  private total = 0;
-  /** When bytes were last charged to a quota; not kept while there is no limit. */
-  private lastMs = -Infinity;
-  /** When the newest slot was opened; it takes further deliveries for one part of a period. */
-  private newestOpenedMs = -Infinity;
   private readonly history: LimitHistory;
 
-  /** `limit` undefined: none, until {@link change} sets one. */
-  constructor(limit: Limit | undefined, clock: Clock) {
+  /**
+   * `limit` undefined: none, until {@link change} sets one. `memory`, of LIMITER_WORDS doubles: where it keeps what it must
+   * not forget; what another limiter has left there goes on counting.
+   */
+  constructor(limit: Limit | undefined, clock: Clock, memory = new Float64Array(LIMITER_WORDS)) {
     this.clock = clock;
-    this.history = new LimitHistory();
+    this.memory = new LimiterMemory(memory);
+    this.words = this.memory.scalars;
+    this.timeMs = this.memory.timeMs;
+    this.bytes = this.memory.bytes;
+    this.history = new LimitHistory(this.memory);
+    if (this.memory.isUsed) this.goOn(limit);
+    else this.begin(limit);
+  }
+
+  private begin(limit: Limit | undefined): void {
+    this.words[Word.LastMs] = -Infinity;
+    this.words[Word.NewestOpenedMs] = -Infinity;
     this.use(limit);
     this.history.begin(this.now(), limit, { total: 0, lastMs: -Infinity });
+    this.words[Word.Used] = 1;
+  }
+
+  private goOn(limit: Limit | undefined): void {
+    const before = this.history.current;
+    this.use(before);
+    for (let i = 0; i < this.used; i++) this.spent += this.bytes[(this.oldest + i) % SLOTS] ?? 0;
+    if (!isSame(before, limit)) this.change(limit);
+  }
+
+  private get oldest(): number {
+    return this.words[Word.Oldest] ?? 0;
+  }
+
+  private get used(): number {
+    return this.words[Word.SlotsUsed] ?? 0;
+  }
+
+  /** Bytes charged to quotas since there is this memory, also while there was no limit. */
+  private get total(): number {
+    return this.words[Word.Total] ?? 0;
   }
 
   get current(): Limit | undefined {
@@ -70,7 +95,7 @@ export class Limiter {
   /** Charges `bytes` that were delivered a moment ago: to the quota, and what that does not hold to the burst. */
   charge(bytes: number): void {
     if (this.limit === undefined) {
-      this.total += bytes;
+      this.words[Word.Total] = this.total + bytes;
       return;
     }
     const nowMs = this.now();
@@ -78,7 +103,7 @@ export class Limiter {
     const toQuota = Math.min(bytes, Math.max(0, this.maxBytes - this.spent));
     const toBurst = Math.min(bytes - toQuota, this.burstLeft);
     this.burstLeft -= toBurst;
-    this.burstSpent += toBurst;
+    if (toBurst > 0) this.words[Word.BurstSpent] = this.burstSpent + toBurst;
     if (bytes > toBurst) this.remember(nowMs, bytes - toBurst);
   }
 
@@ -105,9 +130,9 @@ export class Limiter {
     const deliveries = limit === undefined ? [] : this.deliveriesWithin(limit.periodMs, nowMs);
     this.history.begin(nowMs, limit, { total: this.total, lastMs: this.latestMs(nowMs) });
     this.use(limit);
-    this.used = 0;
+    this.words[Word.SlotsUsed] = 0;
     this.spent = 0;
-    this.newestOpenedMs = -Infinity;
+    this.words[Word.NewestOpenedMs] = -Infinity;
     for (const { timeMs, bytes } of deliveries) this.enter(timeMs, bytes);
   }
 
@@ -127,15 +152,15 @@ export class Limiter {
 
   /** When the last delivery can have been made. */
   private latestMs(nowMs: number): number {
-    return this.limit === undefined ? nowMs : this.lastMs;
+    return this.limit === undefined ? nowMs : (this.words[Word.LastMs] ?? nowMs);
+  }
+
+  private get burstSpent(): number {
+    return this.words[Word.BurstSpent] ?? 0;
   }
 
   private use(limit: Limit | undefined): void {
     this.limit = limit;
-    if (limit !== undefined && this.timeMs === NO_SLOTS) {
-      this.timeMs = new Float64Array(SLOTS);
-      this.bytes = new Float64Array(SLOTS);
-    }
     this.maxBytes = limit?.maxBytes ?? Infinity;
     this.periodMs = limit?.periodMs ?? 0;
     this.partMs = this.periodMs / PARTS;
@@ -150,28 +175,36 @@ export class Limiter {
   private expire(nowMs: number): void {
     while (this.used > 0 && nowMs - (this.timeMs[this.oldest] ?? 0) >= this.periodMs) {
       this.spent -= this.bytes[this.oldest] ?? 0;
-      this.oldest = (this.oldest + 1) % SLOTS;
-      this.used--;
+      this.words[Word.Oldest] = (this.oldest + 1) % SLOTS;
+      this.words[Word.SlotsUsed] = this.used - 1;
     }
   }
 
   private remember(nowMs: number, bytes: number): void {
-    this.total += bytes;
-    this.lastMs = nowMs;
+    this.words[Word.Total] = this.total + bytes;
+    this.words[Word.LastMs] = nowMs;
     this.enter(nowMs, bytes);
   }
 
   private enter(timeMs: number, bytes: number): void {
     this.spent += bytes;
-    const newest = (this.oldest + this.used - 1 + SLOTS) % SLOTS;
-    const joins = this.used === SLOTS || (this.used > 0 && timeMs - this.newestOpenedMs < this.partMs);
-    const slot = joins ? newest : (this.oldest + this.used) % SLOTS;
-    if (!joins) {
-      this.used++;
-      this.newestOpenedMs = timeMs;
-      this.bytes[slot] = 0;
-    }
-    this.bytes[slot] = (this.bytes[slot] ?? 0) + bytes;
+    const { oldest, used } = this;
+    const newest = (oldest + used - 1 + SLOTS) % SLOTS;
+    const openedMs = this.words[Word.NewestOpenedMs] ?? timeMs;
+    const joins = used === SLOTS || (used > 0 && timeMs - openedMs < this.partMs);
+    const slot = joins ? newest : (oldest + used) % SLOTS;
     this.timeMs[slot] = timeMs;
+    this.bytes[slot] = bytes + (joins ? (this.bytes[slot] ?? 0) : 0);
+    if (joins) return;
+    this.words[Word.NewestOpenedMs] = timeMs;
+    this.words[Word.SlotsUsed] = used + 1;
   }
+}
+
+function isSame(one: Limit | undefined, other: Limit | undefined): boolean {
+  return (
+    one?.maxBytes === other?.maxBytes &&
+    one?.periodMs === other?.periodMs &&
+    one?.burstBytes === other?.burstBytes
+  );
 }

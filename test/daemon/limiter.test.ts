@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import t from 'tap';
 import { type Limit, Limiter } from '../../daemon/limiter.js';
+import { LIMITER_WORDS } from '../../daemon/limiter-memory.js';
 import { type Delivery, fullestWindow, Ledger } from '../support/deliveries.js';
 import { TestClock } from '../support/test-clock.js';
 
@@ -338,3 +339,49 @@ t.test('many changes in a row lose nothing but what is older than the eras that 
   t.equal(limiter.available(), 10_099);
   t.end();
 });
+
+t.test('a limiter in the memory of another goes on as that one would have, whatever was done before', (t) => {
+  fc.assert(
+    fc.property(anyLimit, fc.array(deed, { maxLength: 200 }), fc.nat(200), (first, deeds, at) => {
+      const clock = new TestClock(START_MS);
+      const memory = new Float64Array(LIMITER_WORDS);
+      const stays = new Limiter(first, clock);
+      let limit = first;
+      let replaced = new Limiter(first, clock, memory);
+      for (const [i, one] of deeds.entries()) {
+        // The process that held it is gone; the next one finds its memory and the limit that is configured.
+        if (i % 40 === at % 40) replaced = new Limiter(limit, clock, memory);
+        if ('limit' in one) {
+          limit = one.limit;
+          for (const limiter of [stays, replaced]) limiter.change(limit);
+          continue;
+        }
+        clock.advance(one.waitMs);
+        assert.equal(replaced.available(), stays.available());
+        const bytes = Math.min(stays.available(), one.most);
+        if (bytes === 0) continue;
+        for (const limiter of [stays, replaced]) limiter.charge(bytes);
+        if (limit !== undefined) assert.equal(replaced.releaseMs(1), stays.releaseMs(1));
+      }
+    }),
+    { numRuns: 1000 },
+  );
+  t.end();
+});
+
+t.test(
+  'burst bytes that were taken stay taken, and a limit that changed meanwhile counts what was delivered',
+  (t) => {
+    const clock = new TestClock(START_MS);
+    const memory = new Float64Array(LIMITER_WORDS);
+    const before = new Limiter({ maxBytes: 100, periodMs: 1000, burstBytes: 50 }, clock, memory);
+    before.charge(120);
+    const same = new Limiter({ maxBytes: 100, periodMs: 1000, burstBytes: 50 }, clock, memory);
+    t.equal(same.available(), 30, 'of the quota nothing, of the burst what is left');
+    const raised = new Limiter({ maxBytes: 300, periodMs: 1000, burstBytes: 50 }, clock, memory);
+    t.equal(raised.available(), 230);
+    const lifted = new Limiter(undefined, clock, memory);
+    t.equal(lifted.available(), Number.MAX_SAFE_INTEGER);
+    t.end();
+  },
+);
