@@ -1,5 +1,6 @@
 // The system calls of the daemon, each bound once. Every function returns what the kernel returns: the result,
 // or the error number negated. Constants are those of Linux's generic ABI (x86-64, arm64, riscv64).
+import { constants } from 'node:os';
 import { NativeMemory, PreparedCall, symbolAddress, viewOf } from './ffi.js';
 
 export const O_NONBLOCK = 0o4000;
@@ -440,6 +441,27 @@ export function exitNow(status: number): void {
   const call = new PreparedCall('_exit', 'int', ['int']);
   call.setInt(0, status);
   call.call();
+}
+
+const KCMP_FILE = 0;
+/** System call numbers: there is no wrapper in libc. Source: Linux, the tables of system calls. */
+const KCMP_NUMBERS: Readonly<Record<string, number>> = { x64: 312, arm64: 272, riscv64: 272, loong64: 272 };
+const kcmpCall = new PreparedCall('syscall', 'long', ['long', 'int', 'int', 'int', 'long', 'long']);
+
+/**
+ * Whether two fds of this process stand for the same open file: 0 when they do, 1 and 2 for an order of those that do not,
+ * which holds as long as both are open; or a negated error number. Source: kcmp(2).
+ */
+export function compareFiles(one: number, other: number): number {
+  const number = KCMP_NUMBERS[process.arch];
+  if (number === undefined) return -constants.errno.ENOSYS;
+  kcmpCall.setWide(0, number);
+  kcmpCall.setInt(1, process.pid);
+  kcmpCall.setInt(2, process.pid);
+  kcmpCall.setInt(3, KCMP_FILE);
+  kcmpCall.setWide(4, one);
+  kcmpCall.setWide(5, other);
+  return result(kcmpCall.call());
 }
 
 const PR_SET_DUMPABLE = 4;

@@ -1,0 +1,75 @@
+// A record that survives its process: text in a memfd, replaced as a whole, so that whoever finds the file has the last one
+// that was written to its end, whenever the writer was killed.
+//
+// Two areas take turns. The text is written first, then the area's header, 16 bytes within one page, which makes it count:
+// u32 magic, u32 sequence, u32 length, u32 check of the text.
+import { readSync, writeSync } from 'node:fs';
+import { type Fd } from '../../shared-memory/fd.js';
+import { openMemfd } from '../../shared-memory/memfd.js';
+
+/** 'rngd', little-endian. */
+const MAGIC = 0x64676e72;
+const HEADER_BYTES = 16;
+/** Room for a record; the file is sparse, so room costs nothing. Ours: replies that wait, 256 KiB at most, and the rest. */
+const AREA_BYTES = 512 * 1024;
+const AREAS = [0, AREA_BYTES] as const;
+
+/** The largest text that fits, in bytes. */
+export const MAX_RECORD_BYTES = AREA_BYTES - HEADER_BYTES;
+
+/** One record's file. Borrows the fd. */
+export class RecordFile {
+  readonly fd: Fd;
+  private sequence: number;
+
+  private constructor(fd: Fd, sequence: number) {
+    this.fd = fd;
+    this.sequence = sequence;
+  }
+
+  /** A new, empty file, whose fd is the caller's. Throws when there is none. */
+  static create(): RecordFile {
+    return new RecordFile(openMemfd(AREAS.length * AREA_BYTES), 0);
+  }
+
+  /** The file that another process has written, and its last record; undefined when there is no whole one. */
+  static open(fd: Fd): { readonly file: RecordFile; readonly text: string } | undefined {
+    const [newest] = AREAS.flatMap((at) => readArea(fd, at) ?? []).sort((a, b) => b.sequence - a.sequence);
+    return newest && { file: new RecordFile(fd, newest.sequence), text: newest.text };
+  }
+
+  /** Replaces the record. Throws when it is too long, or when there is no memory. */
+  write(text: string): void {
+    const bytes = Buffer.from(text);
+    if (bytes.length > MAX_RECORD_BYTES) throw new RangeError(`a record of ${bytes.length} bytes`);
+    const sequence = this.sequence + 1;
+    const at = AREAS[sequence % AREAS.length] ?? 0;
+    const header = Buffer.alloc(HEADER_BYTES);
+    header.writeUInt32LE(MAGIC, 0);
+    header.writeUInt32LE(sequence, 4);
+    header.writeUInt32LE(bytes.length, 8);
+    header.writeUInt32LE(checkOf(bytes), 12);
+    writeSync(this.fd, bytes, 0, bytes.length, at + HEADER_BYTES);
+    writeSync(this.fd, header, 0, HEADER_BYTES, at);
+    this.sequence = sequence;
+  }
+}
+
+function readArea(fd: Fd, at: number): { readonly sequence: number; readonly text: string } | undefined {
+  const header = Buffer.alloc(HEADER_BYTES);
+  if (readSync(fd, header, 0, HEADER_BYTES, at) !== HEADER_BYTES) return undefined;
+  const length = header.readUInt32LE(8);
+  if (header.readUInt32LE(0) !== MAGIC || length > MAX_RECORD_BYTES) return undefined;
+  const bytes = Buffer.alloc(length);
+  if (readSync(fd, bytes, 0, length, at + HEADER_BYTES) !== length) return undefined;
+  // The area may have been under way to a later record: its text is new, its header is not.
+  if (checkOf(bytes) !== header.readUInt32LE(12)) return undefined;
+  return { sequence: header.readUInt32LE(4), text: bytes.toString('utf8') };
+}
+
+/** FNV-1a, 32 bits: tells a text from another that was half written over it. */
+function checkOf(bytes: Uint8Array): number {
+  let hash = 0x811c9dc5;
+  for (const byte of bytes) hash = Math.imul(hash ^ byte, 0x01000193);
+  return hash >>> 0;
+}
