@@ -15,6 +15,7 @@ import { encodeU64Reply } from '../protocol/reply.js';
 import { FrontendRequest, frontendRequestName, frontendRequestSpec } from '../protocol/request.js';
 import type { DeviceState } from './device-state.js';
 import type { EventLoop, Watch, Watcher } from './event-loop.js';
+import type { FrontendRecord, Keep, Take } from './handover/frontend-record.js';
 import { connectionBlocked } from './peer-calls.js';
 import type { ServiceContext } from './ring-service.js';
 import type { Timer } from './timers.js';
@@ -43,6 +44,8 @@ export interface ConnectionEvents {
   bug(error: unknown): void;
   /** Too much of what the front-end passed waits to be let go; its messages wait until resume(). */
   held(): void;
+  /** What record() gives has changed; whoever keeps it for the next process writes it down now. */
+  changed(): void;
 }
 
 /** What a connection needs of its device. */
@@ -77,6 +80,33 @@ export class Connection implements Watcher, Timer {
     this.events = events;
   }
 
+  /** All that another process needs to go on with this front-end. */
+  record(keep: Keep): Omit<FrontendRecord, 'version' | 'device'> {
+    return {
+      socket: keep(this.fd),
+      state: this.state.record(keep),
+      message: {
+        bytes: this.incoming.bytes.toString('base64', 0, this.received),
+        fds: this.fds.map(keep),
+      },
+      replies: this.queued.map((reply) => Buffer.from(reply).toString('base64')),
+    };
+  }
+
+  /** Goes on where the record says; on a fault the connection has ended. Called once, before open(). */
+  restore(record: FrontendRecord, take: Take): void {
+    const bytes = Buffer.from(record.message.bytes, 'base64');
+    this.incoming.bytes.set(bytes);
+    this.received = bytes.length;
+    this.fds = record.message.fds.map(take);
+    this.queued = record.replies.map((reply) => Buffer.from(reply, 'base64'));
+    this.queuedBytes = this.queued.reduce((sum, { length }) => sum + length, 0);
+    if (bytes.length >= HEADER_BYTES) this.header = this.checkedHeader();
+    if (bytes.length > 0) this.loop.timers.armIn(this, MESSAGE_TIMEOUT_MS);
+    const refused = this.state.restore(record.state, take);
+    if (refused !== undefined) this.end(refused);
+  }
+
   /** Starts to listen to the front-end. */
   open(): void {
     const watch = this.loop.watch(this.fd, EPOLLIN | EPOLLRDHUP, this);
@@ -87,12 +117,15 @@ export class Connection implements Watcher, Timer {
       return;
     }
     this.watch = watch;
+    if (this.queued.length > 0) this.sendQueued();
+    // What a process before has received tells of itself no more.
+    if (this.received > 0) this.receiveMessages();
   }
 
   onEvents(events: number): void {
     // What a front-end has sent before it left need not be read; as long as it is there, it can wait.
     if (this.isHeld && (events & EPOLLHUP) !== 0) this.end(undefined);
-    if ((events & EPOLLOUT) !== 0) this.flush();
+    if ((events & EPOLLOUT) !== 0) this.sendQueued();
     if ((events & (EPOLLIN | EPOLLHUP | EPOLLRDHUP)) !== 0) this.receiveMessages();
   }
 
@@ -118,7 +151,11 @@ export class Connection implements Watcher, Timer {
 
   private receiveMessages(): void {
     for (let cost = 0; cost < MESSAGES_PER_ROUND;) {
-      if (this.ended || this.mustWait() || !this.receiveHeader() || !this.receivePayload()) return;
+      if (this.ended || this.mustWait()) return;
+      if (!this.receiveHeader() || !this.receivePayload()) {
+        if (!this.ended && this.received > 0) this.events.changed();
+        return;
+      }
       // Mapping memory takes longer than all others together.
       cost += this.header?.request === FrontendRequest.SetMemTable ? MESSAGES_PER_ROUND : 1;
       this.takeMessage();
@@ -240,10 +277,14 @@ export class Connection implements Watcher, Timer {
     return this.ended ? undefined : header;
   }
 
-  /** Handles the complete message in the buffer, and sends what is due. */
+  /**
+   * Handles the complete message in the buffer, and sends what is due. Written down are the message before, and what it has
+   * changed and its reply after: a process that is killed anywhere between carries it out again, or sends the reply.
+   */
   private takeMessage(): void {
     const header = this.header;
     if (header === undefined) return;
+    this.events.changed();
     const payload = this.incoming.bytes.subarray(HEADER_BYTES, HEADER_BYTES + header.payloadBytes);
     const fds = this.fds;
     this.received = 0;
@@ -255,6 +296,9 @@ export class Connection implements Watcher, Timer {
     } finally {
       for (const fd of fds) this.context.disposal.closeFd(fd);
     }
+    if (this.ended) return;
+    this.events.changed();
+    if (this.queued.length > 0) this.sendQueued();
   }
 
   private handle(header: Header, payload: Uint8Array, fds: Fd[]): void {
@@ -300,7 +344,6 @@ export class Connection implements Watcher, Timer {
   private send(reply: Uint8Array): void {
     this.queued.push(reply);
     this.queuedBytes += reply.length;
-    this.flush();
     if (this.queuedBytes > MAX_QUEUED_REPLY_BYTES) {
       this.end(
         new Fault(
@@ -310,6 +353,11 @@ export class Connection implements Watcher, Timer {
         ),
       );
     }
+  }
+
+  private sendQueued(): void {
+    this.flush();
+    if (!this.ended) this.events.changed();
   }
 
   /** Sends what the socket takes; the rest waits for EPOLLOUT. */

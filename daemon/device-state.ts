@@ -18,64 +18,28 @@ import type { FrontendMessage } from '../protocol/message.js';
 import { encodeU64Reply, encodeVringStateReply } from '../protocol/reply.js';
 import { FrontendRequest, frontendRequestName } from '../protocol/request.js';
 import type { DeviceCounters } from './counters.js';
+import {
+  type DeviceRecord,
+  hex,
+  type Keep,
+  recordOfRegion,
+  regionOfRecord,
+  type Take,
+} from './handover/frontend-record.js';
+import {
+  ASSUMED_PROTOCOL_FEATURES,
+  FEATURE_FIXES,
+  NEEDS,
+  OFFERED_FEATURES,
+  OFFERED_PROTOCOL_FEATURES,
+  QUEUES,
+  TOLERATED_FEATURES,
+} from './offered-features.js';
 import type { PeerDisposal } from './peer-disposal.js';
 import type { ServiceContext } from './ring-service.js';
 import { type RingEvents, Vring } from './vring.js';
 
-/** One ring: the entropy device has one virtqueue. Source: virtio-v1.3 §5.4.2. */
-const QUEUES = 1n;
 const LARGEST_STATUS = 0xffn;
-
-/** What the daemon offers to every front-end. */
-export const OFFERED_FEATURES = maskOf(
-  VirtioFeature.INDIRECT_DESC,
-  VirtioFeature.EVENT_IDX,
-  VirtioFeature.VERSION_1,
-  VirtioFeature.PROTOCOL_FEATURES,
-);
-
-/**
- * Bits that a guest may negotiate although we did not offer them, since QEMU passes its own offer on: they ask
- * nothing of the back-end, or (NOTIFY_ON_EMPTY) are implemented.
- */
-const TOLERATED_FEATURES = maskOf(
-  VirtioFeature.NOTIFY_ON_EMPTY,
-  VirtioFeature.ANY_LAYOUT,
-  VirtioFeature.IN_ORDER,
-  VirtioFeature.ORDER_PLATFORM,
-  VirtioFeature.NOTIFICATION_DATA,
-  VirtioFeature.RING_RESET,
-);
-
-/** What an operator does when a VMM insists on a feature that the daemon cannot serve. */
-const FEATURE_FIXES: readonly (readonly [number, string])[] = [
-  [VirtioFeature.RING_PACKED, 'start QEMU without packed=on'],
-  [VirtioFeature.ACCESS_PLATFORM, 'start QEMU without iommu_platform=on for this device'],
-];
-
-/** Protocol features that are always offered; CONFIGURE_MEM_SLOTS only with `--mem-slots`. */
-const OFFERED_PROTOCOL_FEATURES = maskOf(
-  ProtocolFeature.MQ,
-  ProtocolFeature.REPLY_ACK,
-  ProtocolFeature.BACKEND_REQ,
-  ProtocolFeature.RESET_DEVICE,
-  ProtocolFeature.STATUS,
-);
-
-/** QEMU 7.2 reconnects without negotiating again, and then sends what needs STATUS if it was agreed before. */
-const ASSUMED_PROTOCOL_FEATURES = maskOf(ProtocolFeature.STATUS);
-
-/** The protocol feature that a request depends on. Source: vhost-user, at each request. */
-const NEEDS: ReadonlyMap<number, number> = new Map<number, number>([
-  [FrontendRequest.GetQueueNum, ProtocolFeature.MQ],
-  [FrontendRequest.SetBackendReqFd, ProtocolFeature.BACKEND_REQ],
-  [FrontendRequest.ResetDevice, ProtocolFeature.RESET_DEVICE],
-  [FrontendRequest.SetStatus, ProtocolFeature.STATUS],
-  [FrontendRequest.GetStatus, ProtocolFeature.STATUS],
-  [FrontendRequest.GetMaxMemSlots, ProtocolFeature.CONFIGURE_MEM_SLOTS],
-  [FrontendRequest.AddMemReg, ProtocolFeature.CONFIGURE_MEM_SLOTS],
-  [FrontendRequest.RemMemReg, ProtocolFeature.CONFIGURE_MEM_SLOTS],
-]);
 
 /** A reply in wire form, a refusal, or nothing to say. */
 export type Handled = Uint8Array | Fault | undefined;
@@ -378,6 +342,44 @@ export class DeviceState {
   /** Looks at the ring again: what its request was held for may have changed. */
   lookAgain(): void {
     this.vring.lookAgain();
+  }
+
+  /** The set-up for whoever goes on with this front-end. */
+  record(keep: Keep): DeviceRecord {
+    return {
+      features: hex(this.features),
+      protocolFeatures: hex(this.protocolFeatures),
+      owned: this.owned,
+      status: hex(this.status),
+      regions: (this.memory?.regions ?? []).map(({ description, fd }) =>
+        recordOfRegion(description, keep(fd)),
+      ),
+      backendReq: this.backendReqFd === undefined ? null : keep(this.backendReqFd),
+      vring: this.vring.record(keep),
+    };
+  }
+
+  /** Sets a new device up as the record says, and starts its ring; on a fault the connection is to be closed. */
+  restore(record: DeviceRecord, take: Take): Fault | undefined {
+    this.features = BigInt(record.features);
+    this.protocolFeatures = BigInt(record.protocolFeatures);
+    this.owned = record.owned;
+    this.status = BigInt(record.status);
+    this.tellFeatures();
+    this.backendReqFd = record.backendReq === null ? undefined : take(record.backendReq);
+    const mapped = this.restoreMemory(record.regions, take);
+    if (mapped instanceof Fault) return mapped;
+    const refused = this.vring.restore(record.vring, this.memory, take);
+    if (refused === undefined) this.updateVring();
+    return refused;
+  }
+
+  private restoreMemory(regions: DeviceRecord['regions'], take: Take): Fault | undefined {
+    if (regions.length === 0) return undefined;
+    const fds = regions.map(({ file }) => take(file));
+    const refused = this.setMemTable(regions.map(regionOfRecord), fds);
+    for (const fd of fds) this.disposal.closeFd(fd);
+    return refused instanceof Fault ? refused : undefined;
   }
 
   /** Lets everything go: ring, fds, mappings. */

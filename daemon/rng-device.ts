@@ -257,6 +257,7 @@ export class RngDevice implements Watcher, Timer {
       },
       bug: (error) => this.endByBug(error),
       held: () => this.hold.begin(),
+      changed: () => undefined,
     });
     this.connection = connection;
     this.context.connected(1);

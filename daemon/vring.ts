@@ -5,22 +5,25 @@
 import { EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN } from '../shared-memory/epoll.js';
 import { readEventfd } from '../shared-memory/eventfd.js';
 import { fdKind, setNonBlocking, type Fd } from '../shared-memory/fd.js';
-import {
-  asFrontendVirtAddr,
-  type FrontendVirtAddr,
-  type GuestMemory,
-  type RegionPlace,
-} from '../shared-memory/guest-memory.js';
-import { openRingMemory, ringBytes, type RingPlaces } from '../shared-memory/ring-memory.js';
+import type { GuestMemory } from '../shared-memory/guest-memory.js';
+import { openRingMemory } from '../shared-memory/ring-memory.js';
 import { socketRole } from '../shared-memory/unix-socket.js';
 import { MAX_QUEUE_SIZE, SplitVirtqueue, type RingFeatures } from '../shared-memory/split-virtqueue.js';
 import { Errno, errnoName } from '../shared-memory/errno.js';
 import { Fault } from '../protocol/fault.js';
 import type { Watch, Watcher } from './event-loop.js';
 import { RingState } from './counters.js';
+import {
+  addressesOfRecord,
+  type Keep,
+  recordOfAddresses,
+  type Take,
+  type VringRecord,
+} from './handover/frontend-record.js';
 import { signalBlocked } from './peer-calls.js';
 import { RingService, type ServiceContext } from './ring-service.js';
 import type { Timer } from './timers.js';
+import { checkAddresses, findPlaces, type RingAddresses } from './vring-places.js';
 
 /** How often a ring is looked at whose front-end asks for polling (SET_VRING_KICK without an fd). Ours. */
 const POLLED_RING_MS = 1;
@@ -29,20 +32,7 @@ const POLLED_RING_MS = 1;
  * (0.7 KiB); a guest that reboots needs one.
  */
 const MAX_STARTS = 65_536;
-/** SET_VRING_ADDR flag bit 0, VHOST_VRING_F_LOG: accepted, nothing is logged (LOG_ALL is never offered). */
-const VRING_F_LOG = 1;
 const MAX_BASE = 0xffff;
-/** Alignment of each part. Source: virtio-v1.3 §2.7. */
-const ALIGNMENT = { descUserAddr: 16n, availUserAddr: 2n, usedUserAddr: 4n } as const;
-
-/** Where the front-end says the parts of a ring lie; its own virtual addresses. */
-export interface RingAddresses {
-  readonly flags: number;
-  readonly descUserAddr: bigint;
-  readonly usedUserAddr: bigint;
-  readonly availUserAddr: bigint;
-}
-
 /** What a ring tells its device. */
 export interface RingEvents {
   /** The ring stopped because of a fault; the err fd has been signalled. */
@@ -108,13 +98,7 @@ export class Vring implements Watcher, Timer {
     if (this.size === 0) return refuse('vring_no_num', 'expected SET_VRING_NUM before SET_VRING_ADDR');
     if (memory === undefined)
       return refuse('vring_no_memory', 'expected a memory table before SET_VRING_ADDR');
-    if ((addresses.flags & ~VRING_F_LOG) !== 0) {
-      return refuse('vring_flags', `expected vring flags 0 or 1, got 0x${addresses.flags.toString(16)}`);
-    }
-    for (const part of ['descUserAddr', 'availUserAddr', 'usedUserAddr'] as const) {
-      if (addresses[part] % ALIGNMENT[part] !== 0n) return misaligned(part, addresses[part], '');
-    }
-    const places = this.places(addresses, memory);
+    const places = checkAddresses(addresses) ?? findPlaces(addresses, memory, this.size);
     if (places instanceof Fault) return places;
     this.addresses = addresses;
     this.clearFault();
@@ -210,27 +194,9 @@ export class Vring implements Watcher, Timer {
     this.run(memory, features);
   }
 
-  private places(addresses: RingAddresses, memory: GuestMemory): RingPlaces | Fault {
-    const find = (name: keyof typeof ringBytes, part: keyof typeof ALIGNMENT): RegionPlace | Fault => {
-      const address = asFrontendVirtAddr(addresses[part]);
-      const place = memory.findFrontend(address, ringBytes[name](this.size));
-      if (place === undefined) return uncovered(name, address);
-      // An odd file offset puts an aligned address elsewhere here, where an atomic access would trap or lock the bus.
-      return place.region.addressAt(place.offset) % Number(ALIGNMENT[part]) === 0
-        ? place
-        : misaligned(part, addresses[part], ' behind an mmap offset that is off its page');
-    };
-    const descTable = find('descTable', 'descUserAddr');
-    const availRing = find('availRing', 'availUserAddr');
-    const usedRing = find('usedRing', 'usedUserAddr');
-    if (descTable instanceof Fault) return descTable;
-    if (availRing instanceof Fault) return availRing;
-    return usedRing instanceof Fault ? usedRing : { descTable, availRing, usedRing };
-  }
-
   private run(memory: GuestMemory, features: RingFeatures): void {
     if (this.addresses === undefined) return;
-    const places = this.places(this.addresses, memory);
+    const places = findPlaces(this.addresses, memory, this.size);
     if (places instanceof Fault) {
       this.stopWithFault(new Fault('ring', places.code, places.message));
       return;
@@ -279,6 +245,41 @@ export class Vring implements Watcher, Timer {
 
   private clearFault(): void {
     this.faulted = false;
+  }
+
+  /** The set-up for whoever goes on with this ring. Where a running ring stands is in guest memory. */
+  record(keep: Keep): VringRecord {
+    const { size, addresses, started, enabled, faulted } = this;
+    const kept = (fd: Fd | undefined): number | null => (fd === undefined ? null : keep(fd));
+    return {
+      size,
+      base: this.service?.queue.base ?? this.base,
+      addresses: addresses === undefined ? null : recordOfAddresses(addresses),
+      started,
+      enabled,
+      faulted,
+      hasServed: this.hasServed || (this.service?.served ?? 0) > 0,
+      kick: kept(this.kickFd),
+      call: kept(this.callFd),
+      err: kept(this.errFd),
+    };
+  }
+
+  /** Sets a new ring up as the record says, by the checks that its front-end's messages went through; it does not run yet. */
+  restore(record: VringRecord, memory: GuestMemory | undefined, take: Take): Fault | undefined {
+    const taken = (number: number | null): Fd | undefined => (number === null ? undefined : take(number));
+    this.base = record.base;
+    this.hasServed = record.hasServed;
+    const { addresses } = record;
+    const refused =
+      (record.size === 0 ? undefined : this.setNum(record.size)) ??
+      (addresses === null ? undefined : this.setAddresses(addressesOfRecord(addresses), memory)) ??
+      this.setCall(taken(record.call)) ??
+      this.setErr(taken(record.err)) ??
+      (record.started ? this.setKick(taken(record.kick)) : undefined);
+    this.enabled = record.enabled;
+    this.faulted = record.faulted;
+    return refused;
   }
 
   /** GET_VRING_BASE: stops at once, lets kick and call go, and gives the first index that was not served. */
@@ -366,20 +367,6 @@ export class Vring implements Watcher, Timer {
 
 function refuse(code: string, message: string): Fault {
   return new Fault('request', code, message);
-}
-
-function uncovered(part: string, address: FrontendVirtAddr): Fault {
-  return refuse(
-    'vring_uncovered',
-    `expected the ${part} within one memory region, got front-end address 0x${address.toString(16)}`,
-  );
-}
-
-function misaligned(part: keyof typeof ALIGNMENT, address: bigint, why: string): Fault {
-  return refuse(
-    'vring_alignment',
-    `expected ${part} aligned to ${ALIGNMENT[part].toString()}, got 0x${address.toString(16)}${why}`,
-  );
 }
 
 /**

@@ -62,42 +62,45 @@ t.test('a file stays as long as one fd of it does, and is forgotten at the flush
   t.end();
 });
 
-t.test('whatever VMMs pass and let go, every file in use is in the store under its number, and no other is', (t) => {
-  const files = Array.from({ length: 6 }, (_, i) => (i % 2 === 0 ? openEventfd() : openMemfd(4096)));
-  const deed = fc.record({ file: fc.nat(5), pass: fc.boolean() });
-  fc.assert(
-    fc.property(fc.array(deed, { maxLength: 60 }), (deeds) => {
-      const store = new OneOfEach();
-      const vault = new FdVault(store);
-      const used: { fd: Fd; number: number; file: number }[] = [];
-      for (const { file, pass } of deeds) {
-        const original = files[file];
-        if (original === undefined) return false;
-        const at = used.findIndex((one) => one.file === file);
-        if (pass) {
-          const fd = duplicate(original);
-          used.push({ fd, number: vault.keep(fd), file });
-        } else if (at >= 0) {
-          const [gone] = used.splice(at, 1);
-          if (gone === undefined) return false;
-          vault.release(gone.fd);
-          closeFd(gone.fd);
-          vault.flush();
+t.test(
+  'whatever VMMs pass and let go, every file in use is in the store under its number, and no other is',
+  (t) => {
+    const files = Array.from({ length: 6 }, (_, i) => (i % 2 === 0 ? openEventfd() : openMemfd(4096)));
+    const deed = fc.record({ file: fc.nat(5), pass: fc.boolean() });
+    fc.assert(
+      fc.property(fc.array(deed, { maxLength: 60 }), (deeds) => {
+        const store = new OneOfEach();
+        const vault = new FdVault(store);
+        const used: { fd: Fd; number: number; file: number }[] = [];
+        for (const { file, pass } of deeds) {
+          const original = files[file];
+          if (original === undefined) return false;
+          const at = used.findIndex((one) => one.file === file);
+          if (pass) {
+            const fd = duplicate(original);
+            used.push({ fd, number: vault.keep(fd), file });
+          } else if (at >= 0) {
+            const [gone] = used.splice(at, 1);
+            if (gone === undefined) return false;
+            vault.release(gone.fd);
+            closeFd(gone.fd);
+            vault.flush();
+          }
         }
-      }
-      const right =
-        used.every(({ fd, number }) => {
-          const kept = store.kept.get(keptName(number));
-          return kept !== undefined && libc.compareFiles(kept, fd) === 0;
-        }) && store.kept.size === new Set(used.map(({ file }) => file)).size;
-      for (const { fd } of used) closeFd(fd);
-      for (const name of [...store.kept.keys()]) store.forget(name);
-      return right;
-    }),
-    { numRuns: 300 },
-  );
-  t.end();
-});
+        const right =
+          used.every(({ fd, number }) => {
+            const kept = store.kept.get(keptName(number));
+            return kept !== undefined && libc.compareFiles(kept, fd) === 0;
+          }) && store.kept.size === new Set(used.map(({ file }) => file)).size;
+        for (const { fd } of used) closeFd(fd);
+        for (const name of [...store.kept.keys()]) store.forget(name);
+        return right;
+      }),
+      { numRuns: 300 },
+    );
+    t.end();
+  },
+);
 
 t.test('what a process before has kept goes on under its number, and new numbers follow', (t) => {
   const store = new OneOfEach();
@@ -119,7 +122,13 @@ t.test('what a process before has kept goes on under its number, and new numbers
 
 t.test('names', (t) => {
   t.equal(keptNumber(keptName(7)), 7);
-  for (const name of ['control', 'vhost-rngd.fd.', 'vhost-rngd.fd.x', 'vhost-rngd.fd.1.5', 'vhost-rngd.device.rng0'])
+  for (const name of [
+    'control',
+    'vhost-rngd.fd.',
+    'vhost-rngd.fd.x',
+    'vhost-rngd.fd.1.5',
+    'vhost-rngd.device.rng0',
+  ])
     t.equal(keptNumber(name), undefined, name);
   t.end();
 });

@@ -1,0 +1,83 @@
+// Keeps one front-end's record (frontend-record.ts) as it changes, and with it every open file that the record names. Only what
+// a VMM says makes it change, so nothing here is on the data path.
+import { closeFd, type Fd } from '../../shared-memory/fd.js';
+import type { FdStore, FdVault } from './fd-vault.js';
+import { type FrontendRecord, type Keep, RECORD_VERSION } from './frontend-record.js';
+import { RecordFile } from './record-file.js';
+
+const PREFIX = 'vhost-rngd.front-end.';
+
+/** The name under which a record is kept. */
+export function recordName(number: number): string {
+  return `${PREFIX}${number}`;
+}
+
+/** The number in such a name; undefined: it is another kind of name. */
+export function recordNumber(name: string): number | undefined {
+  return name.startsWith(PREFIX) && /^\d{1,15}$/.test(name.slice(PREFIX.length))
+    ? Number(name.slice(PREFIX.length))
+    : undefined;
+}
+
+/** What a data-plane thread keeps for the next process. */
+export interface Keeping {
+  readonly store: FdStore;
+  readonly vault: FdVault;
+  /** The number of the next record. */
+  nextRecord: number;
+}
+
+/** Whoever has something to keep; a connection. */
+export interface Recorded {
+  record(keep: Keep): Omit<FrontendRecord, 'version' | 'device'>;
+}
+
+/** The record of one front-end. Owns the record's fd. */
+export class FrontEndJournal {
+  private readonly keeping: Keeping;
+  private readonly device: string;
+  private readonly name: string;
+  private readonly file: RecordFile;
+  private readonly keep: Keep;
+
+  private constructor(keeping: Keeping, device: string, name: string, file: RecordFile) {
+    this.keeping = keeping;
+    this.device = device;
+    this.name = name;
+    this.file = file;
+    this.keep = (fd) => keeping.vault.keep(fd);
+  }
+
+  /** Of a new front-end of `device`. Throws when there is no memory. */
+  static begin(keeping: Keeping, device: string): FrontEndJournal {
+    const name = recordName(keeping.nextRecord++);
+    const file = RecordFile.create();
+    keeping.store.keep(name, file.fd);
+    return new FrontEndJournal(keeping, device, name, file);
+  }
+
+  /** Goes on with a record that is kept under `number`; adopts `fd`. undefined, `fd` left to the caller: it holds none. */
+  static goOn(keeping: Keeping, device: string, number: number, fd: Fd): FrontEndJournal | undefined {
+    keeping.nextRecord = Math.max(keeping.nextRecord, number + 1);
+    const opened = RecordFile.open(fd);
+    return opened && new FrontEndJournal(keeping, device, recordName(number), opened.file);
+  }
+
+  /** Writes down how things stand; what is no longer needed is forgotten afterwards. */
+  save(frontEnd: Recorded): void {
+    const record: FrontendRecord = {
+      version: RECORD_VERSION,
+      device: this.device,
+      ...frontEnd.record(this.keep),
+    };
+    this.file.write(JSON.stringify(record));
+    this.keeping.vault.flush();
+  }
+
+  /** The front-end has gone. */
+  end(): void {
+    this.keeping.store.forget(this.name);
+    closeFd(this.file.fd);
+    this.keeping.vault.flush();
+  }
+}

@@ -1,0 +1,87 @@
+// What a process before has left to this one: sorted, and checked device by device. What cannot be used is told and let go, and
+// costs no other device anything.
+import type { Fd } from '../../shared-memory/fd.js';
+import type { Log } from '../rng-device.js';
+import { keptNumber } from './fd-vault.js';
+import { recordNumber } from './front-end-journal.js';
+import type { FrontendRecord } from './frontend-record.js';
+import { RecordFile } from './record-file.js';
+import { filesOf, parseRecord } from './record-shape.js';
+
+/** An inherited fd and the name it was kept under. */
+export interface KeptFile {
+  readonly name: string;
+  readonly fd: Fd;
+}
+
+/** A front-end to go on with. */
+export interface InheritedFrontEnd {
+  /** The number of its record. */
+  readonly number: number;
+  readonly recordFd: Fd;
+  readonly record: FrontendRecord;
+}
+
+/** What is left, for the data plane. */
+export interface Inherited {
+  /** Front-ends by their device's name. */
+  readonly frontEnds: ReadonlyMap<string, readonly InheritedFrontEnd[]>;
+  /** Memory of devices by their name; see device-memory.ts. */
+  readonly memories: ReadonlyMap<string, Fd>;
+  /** Open files by their number in the vault. */
+  readonly files: ReadonlyMap<number, Fd>;
+  /** What nobody needs. */
+  readonly surplus: readonly KeptFile[];
+}
+
+const MEMORY_PREFIX = 'vhost-rngd.device.';
+
+/** The name under which a device's memory is kept. */
+export function memoryName(device: string): string {
+  return `${MEMORY_PREFIX}${encodeURIComponent(device)}`;
+}
+
+/** Sorts what was left, for devices that are served now. */
+export function sortInherited(kept: readonly KeptFile[], devices: ReadonlySet<string>, log: Log): Inherited {
+  const files = new Map<number, Fd>();
+  const memories = new Map<string, Fd>();
+  const surplus: KeptFile[] = [];
+  const records: KeptFile[] = [];
+  for (const file of kept) {
+    const number = keptNumber(file.name);
+    const device = [...devices].find((name) => memoryName(name) === file.name);
+    if (number !== undefined) files.set(number, file.fd);
+    else if (device !== undefined) memories.set(device, file.fd);
+    else if (recordNumber(file.name) !== undefined) records.push(file);
+    else surplus.push(file);
+  }
+  const frontEnds = new Map<string, InheritedFrontEnd[]>();
+  for (const file of records) {
+    const frontEnd = readFrontEnd(file, devices, files);
+    if (typeof frontEnd === 'string') {
+      log('warn', 'takeover_refused', `a front-end is not taken over, and disconnected: ${frontEnd}`);
+      surplus.push(file);
+    } else {
+      const { device } = frontEnd.record;
+      frontEnds.set(device, [...(frontEnds.get(device) ?? []), frontEnd]);
+    }
+  }
+  return { frontEnds, memories, files, surplus };
+}
+
+/** The front-end, or why it cannot be taken over. */
+function readFrontEnd(
+  { name, fd }: KeptFile,
+  devices: ReadonlySet<string>,
+  files: ReadonlyMap<number, Fd>,
+): InheritedFrontEnd | string {
+  const text = RecordFile.open(fd)?.text;
+  const record = text === undefined ? undefined : parseRecord(text);
+  if (record === undefined)
+    return `expected a record of this version in ${name}, got one of another version, or none`;
+  if (!devices.has(record.device)) return `expected a device that is served, got ${record.device}`;
+  const missing = filesOf(record).find((number) => !files.has(number));
+  if (missing !== undefined)
+    return `expected every open file of ${record.device}, got none of number ${missing}: raise FileDescriptorStoreMax`;
+  return { number: recordNumber(name) ?? 0, recordFd: fd, record };
+}

@@ -1,0 +1,110 @@
+// What a process before has left: taken device by device, and refused device by device.
+import t from 'tap';
+import { keptName } from '../../../daemon/handover/fd-vault.js';
+import { recordName } from '../../../daemon/handover/front-end-journal.js';
+import type { FrontendRecord } from '../../../daemon/handover/frontend-record.js';
+import { type KeptFile, memoryName, sortInherited } from '../../../daemon/handover/inherited.js';
+import { RecordFile } from '../../../daemon/handover/record-file.js';
+import { openEventfd } from '../../../shared-memory/eventfd.js';
+import type { Fd } from '../../../shared-memory/fd.js';
+import { openMemfd } from '../../../shared-memory/memfd.js';
+
+function recordOf(device: string, socket: number, kick: number | null): FrontendRecord {
+  return {
+    version: 1,
+    device,
+    socket,
+    state: {
+      features: '0x0',
+      protocolFeatures: '0x0',
+      owned: true,
+      status: '0x0',
+      regions: [],
+      backendReq: null,
+      vring: {
+        size: 4,
+        base: 0,
+        addresses: null,
+        started: true,
+        enabled: false,
+        faulted: false,
+        hasServed: false,
+        kick,
+        call: null,
+        err: null,
+      },
+    },
+    message: { bytes: '', fds: [] },
+    replies: [],
+  };
+}
+
+function recordFd(value: unknown): Fd {
+  const file = RecordFile.create();
+  file.write(typeof value === 'string' ? value : JSON.stringify(value));
+  return file.fd;
+}
+
+function sort(kept: readonly KeptFile[], devices: readonly string[]) {
+  const lines: string[] = [];
+  const inherited = sortInherited(kept, new Set(devices), (level, code, message) =>
+    lines.push(`${level} ${code} ${message}`),
+  );
+  return { ...inherited, lines };
+}
+
+const files: readonly KeptFile[] = [1, 2, 3].map((number) => ({ name: keptName(number), fd: openEventfd() }));
+
+t.test('front-ends, memories and open files find their devices', (t) => {
+  const memory = openMemfd(4096);
+  const { frontEnds, memories, surplus, lines } = sort(
+    [
+      ...files,
+      { name: recordName(7), fd: recordFd(recordOf('a', 1, 2)) },
+      { name: recordName(9), fd: recordFd(recordOf('a', 3, null)) },
+      { name: memoryName('a'), fd: memory },
+    ],
+    ['a', 'b'],
+  );
+  t.same(
+    frontEnds.get('a')?.map(({ number }) => number),
+    [7, 9],
+  );
+  t.equal(memories.get('a'), memory);
+  t.same(surplus, []);
+  t.same(lines, []);
+  t.end();
+});
+
+/** What is wrong with one record, and what the log says of it. */
+const REFUSED: readonly (readonly [string, unknown, RegExp])[] = [
+  ['another version', { ...recordOf('a', 1, 2), version: 2 }, /a record of this version/],
+  ['no JSON', 'rubbish', /a record of this version/],
+  ['a field that is not known', { ...recordOf('a', 1, 2), more: 1 }, /a record of this version/],
+  ['a device that is gone', recordOf('gone', 1, 2), /got gone/],
+  ['a file that is missing', recordOf('a', 1, 4), /number 4/],
+];
+
+for (const [title, value, line] of REFUSED) {
+  t.test(`${title}: that front-end is refused, and told, and no other`, (t) => {
+    const bad = { name: recordName(5), fd: recordFd(value) };
+    const { frontEnds, surplus, lines } = sort(
+      [...files, bad, { name: recordName(6), fd: recordFd(recordOf('b', 3, null)) }],
+      ['a', 'b'],
+    );
+    t.same([...frontEnds.keys()], ['b']);
+    t.same(surplus, [bad]);
+    t.equal(lines.length, 1);
+    t.match(lines[0], line);
+    t.end();
+  });
+}
+
+t.test('a record that was never written is refused; what nobody knows is surplus', (t) => {
+  const blank = { name: recordName(5), fd: RecordFile.create().fd };
+  const strange = { name: 'vhost-rngd.of-another-time', fd: openEventfd() };
+  const { surplus, lines } = sort([blank, strange, { name: memoryName('gone'), fd: strange.fd }], ['a']);
+  t.equal(surplus.length, 3);
+  t.equal(lines.length, 1);
+  t.end();
+});
