@@ -49,7 +49,7 @@ export interface ConnectionEvents {
 }
 
 /** What a connection needs of its device. */
-type ConnectionContext = Pick<ServiceContext, 'loop' | 'device' | 'disposal'>;
+type ConnectionContext = Pick<ServiceContext, 'loop' | 'owner' | 'disposal'>;
 
 /** Speaks vhost-user with one front-end. Owns its socket, and the device state that the front-end sets up. */
 export class Connection implements Watcher, Timer {
@@ -149,17 +149,21 @@ export class Connection implements Watcher, Timer {
     this.rewatch();
   }
 
+  private hasEnded(): boolean {
+    return this.ended;
+  }
+
   private receiveMessages(): void {
     for (let cost = 0; cost < MESSAGES_PER_ROUND;) {
       if (this.ended || this.mustWait()) return;
       if (!this.receiveHeader() || !this.receivePayload()) {
-        if (!this.ended && this.received > 0) this.events.changed();
+        if (this.received > 0 && !this.hasEnded()) this.events.changed();
         return;
       }
       // Mapping memory takes longer than all others together.
       cost += this.header?.request === FrontendRequest.SetMemTable ? MESSAGES_PER_ROUND : 1;
       this.takeMessage();
-      if (this.loop.calls.isAccused(this.context.device)) this.end(connectionBlocked());
+      if (this.loop.calls.isAccused(this.context.owner)) this.end(connectionBlocked());
     }
   }
 
@@ -203,9 +207,9 @@ export class Connection implements Watcher, Timer {
   private receive(wanted: number): boolean {
     const span = { offset: this.received, length: wanted - this.received };
     messages.mark = this.loop.calls;
-    messages.owner = this.context.device;
+    messages.owner = this.context.owner;
     const got = messages.receive(this.fd, this.incoming, span, this.fds);
-    if (this.loop.calls.isAccused(this.context.device)) {
+    if (this.loop.calls.isAccused(this.context.owner)) {
       this.end(connectionBlocked());
       return false;
     }
@@ -367,7 +371,7 @@ export class Connection implements Watcher, Timer {
       if (reply === undefined) break;
       outgoing.bytes.set(reply);
       messages.mark = this.loop.calls;
-      messages.owner = this.context.device;
+      messages.owner = this.context.owner;
       const sent = messages.send(this.fd, outgoing, { offset: 0, length: reply.length });
       if (sent === -Errno.EAGAIN || sent === -Errno.EINTR) break;
       if (sent < 0) {

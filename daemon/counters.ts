@@ -1,4 +1,4 @@
-// What one device has done and how it stands, in memory that two threads share: the data plane writes, the main thread
+// What was done in one seat of a device (seat.ts), and how its front-end stands, in memory that two threads share: the data plane writes, the main thread
 // reads whenever it is asked, so no look at a device waits for the data plane or costs it anything.
 //
 // One writer, whole aligned doubles: on the hosts that the daemon runs on no reader sees half of a number. Each number is
@@ -16,7 +16,7 @@ const Slot = {
   Refusals: 6,
   HeldForLimit: 7,
   HeldForEntropy: 8,
-  HeldForBudget: 26,
+  HeldForBudget: 25,
   RingState: 9,
   RingSize: 10,
   Hold: 11,
@@ -33,12 +33,13 @@ const Slot = {
   SealedRegions: 22,
   LatencySumMs: 23,
   Connected: 24,
-  Paused: 25,
 } as const;
 type Slot = (typeof Slot)[keyof typeof Slot];
 const LATENCY_AT = Object.keys(Slot).length;
 /** One more for what is longer than the last bound. */
 const SLOTS = LATENCY_AT + LATENCY_BUCKETS + 1;
+/** What one set of counters takes, in doubles: whole lines of a CPU's cache. */
+export const COUNTER_WORDS = Math.ceil(SLOTS / 8) * 8;
 
 /** How a ring stands. */
 export const RingState = { Stopped: 0, Running: 1, Faulted: 2 } as const;
@@ -55,17 +56,13 @@ export interface MemoryFacts {
   readonly sealedRegions: number;
 }
 
-/** The memory of one device's counters. */
-export function createCounters(): SharedArrayBuffer {
-  return new SharedArrayBuffer(Float64Array.BYTES_PER_ELEMENT * SLOTS);
-}
-
-/** Either end of one device's counters; only the data plane calls what changes them. */
-export class DeviceCounters {
+/** Either end of one seat's counters; only the data plane calls what changes them. */
+export class SeatCounters {
   private readonly values: Float64Array;
 
-  constructor(memory: SharedArrayBuffer) {
-    this.values = new Float64Array(memory);
+  /** `values`: {@link COUNTER_WORDS} doubles, which another process may have begun to count in. */
+  constructor(values: Float64Array = new Float64Array(COUNTER_WORDS)) {
+    this.values = values;
   }
 
   private at(slot: Slot): number {
@@ -130,10 +127,6 @@ export class DeviceCounters {
     return this.at(Slot.Connected) !== 0;
   }
 
-  get isPaused(): boolean {
-    return this.at(Slot.Paused) !== 0;
-  }
-
   get ringState(): RingState {
     const state = this.at(Slot.RingState);
     return Object.values(RingState).find((known) => known === state) ?? RingState.Stopped;
@@ -187,7 +180,7 @@ export class DeviceCounters {
 
   /** Sampled latencies by bucket of latency.ts; the last one is what no bucket holds. */
   get latencyCounts(): readonly number[] {
-    return [...this.values.subarray(LATENCY_AT)];
+    return [...this.values.subarray(LATENCY_AT, SLOTS)];
   }
 
   get latencySumMs(): number {
@@ -233,10 +226,6 @@ export class DeviceCounters {
   disconnected(): void {
     this.values[Slot.Connected] = 0;
     this.ring(RingState.Stopped, 0);
-  }
-
-  paused(paused: boolean): void {
-    this.values[Slot.Paused] = paused ? 1 : 0;
   }
 
   negotiated(features: bigint, protocolFeatures: bigint): void {

@@ -17,7 +17,7 @@ import {
 import type { FrontendMessage } from '../protocol/message.js';
 import { encodeU64Reply, encodeVringStateReply } from '../protocol/reply.js';
 import { FrontendRequest, frontendRequestName } from '../protocol/request.js';
-import type { DeviceCounters } from './counters.js';
+import type { SeatCounters } from './counters.js';
 import {
   type DeviceRecord,
   hex,
@@ -55,7 +55,7 @@ export interface MemoryOptions {
 export class DeviceState {
   private readonly options: MemoryOptions;
   private readonly disposal: PeerDisposal;
-  private readonly counters: DeviceCounters;
+  private readonly counters: SeatCounters;
   private readonly vring: Vring;
   private readonly offeredProtocolFeatures: bigint;
   private features = 0n;

@@ -1,7 +1,8 @@
 // What a limiter must not forget when its process ends: numbers in memory that another process can go on with. Data path:
 // written with each charge. Times are CLOCK_MONOTONIC, the same in every process until the host boots.
 //
-// Layout, in doubles: the scalars of `Word`, then eras of limit-history.ts, then the times and the bytes of the window's slots.
+// Layout, in doubles: the scalars of `Word` and the eras of limit-history.ts; and elsewhere, since a device without a limit needs
+// none, the times and the bytes of the window's slots.
 // A process may be killed between any two stores: what is half done is one delivery that counts a little earlier or not at all.
 import type { Limit } from './limiter.js';
 
@@ -24,11 +25,10 @@ export const Word = {
   Eras: 7,
 } as const;
 const ERAS_AT = 8;
-const TIMES_AT = ERAS_AT + MAX_ERAS * ERA_WORDS;
-const BYTES_AT = TIMES_AT + WINDOW_SLOTS;
 
-/** How much memory a limiter needs, in doubles. */
-export const LIMITER_WORDS = BYTES_AT + WINDOW_SLOTS;
+/** How much memory a limiter needs, in doubles: for scalars and eras, and for its window. */
+export const LIMITER_STATE_WORDS = ERAS_AT + MAX_ERAS * ERA_WORDS;
+export const LIMITER_SLOT_WORDS = 2 * WINDOW_SLOTS;
 
 /** What a limiter knows of its deliveries at some moment. */
 export interface Tally {
@@ -52,12 +52,15 @@ export class LimiterMemory {
   readonly bytes: Float64Array;
   private readonly eras: Float64Array;
 
-  /** `words` has {@link LIMITER_WORDS} doubles: zeros, or what an earlier limiter has left. */
-  constructor(words: Float64Array) {
-    this.scalars = words.subarray(0, ERAS_AT);
-    this.eras = words.subarray(ERAS_AT, TIMES_AT);
-    this.timeMs = words.subarray(TIMES_AT, BYTES_AT);
-    this.bytes = words.subarray(BYTES_AT, LIMITER_WORDS);
+  /** Zeros, or what an earlier limiter has left. */
+  constructor(
+    state: Float64Array = new Float64Array(LIMITER_STATE_WORDS),
+    slots: Float64Array = new Float64Array(LIMITER_SLOT_WORDS),
+  ) {
+    this.scalars = state.subarray(0, ERAS_AT);
+    this.eras = state.subarray(ERAS_AT);
+    this.timeMs = slots.subarray(0, WINDOW_SLOTS);
+    this.bytes = slots.subarray(WINDOW_SLOTS);
   }
 
   get isUsed(): boolean {

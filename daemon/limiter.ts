@@ -4,7 +4,7 @@
 // without quota holds its requests and is looked at again when the limiter says so.
 import type { Clock } from '../shared-memory/monotonic-clock.js';
 import { LimitHistory } from './limit-history.js';
-import { LIMITER_WORDS, LimiterMemory, PARTS, WINDOW_SLOTS as SLOTS, Word } from './limiter-memory.js';
+import { LimiterMemory, PARTS, WINDOW_SLOTS as SLOTS, Word } from './limiter-memory.js';
 
 /** A limit as the operator sets it. All are integers, `maxBytes` and `periodMs` at least 1. */
 export interface Limit {
@@ -39,12 +39,12 @@ export class Limiter {
   private readonly history: LimitHistory;
 
   /**
-   * `limit` undefined: none, until {@link change} sets one. `memory`, of LIMITER_WORDS doubles: where it keeps what it must
-   * not forget; what another limiter has left there goes on counting.
+   * `limit` undefined: none, until {@link change} sets one. `memory`: where it keeps what it must not forget; what
+   * another limiter has left there goes on counting.
    */
-  constructor(limit: Limit | undefined, clock: Clock, memory = new Float64Array(LIMITER_WORDS)) {
+  constructor(limit: Limit | undefined, clock: Clock, memory = new LimiterMemory()) {
     this.clock = clock;
-    this.memory = new LimiterMemory(memory);
+    this.memory = memory;
     this.words = this.memory.scalars;
     this.timeMs = this.memory.timeMs;
     this.bytes = this.memory.bytes;

@@ -94,6 +94,11 @@ function defineDevices(command: Command): void {
       'offer CONFIGURE_MEM_SLOTS with so many slots; 0: do not offer it (default: 0)',
       number,
     )
+    .option(
+      '--connections <n>',
+      'front-ends that a socket serves at a time, each with its own ring, within the limit of the device (default: 1)',
+      number,
+    )
     .option('--socket-mode <octal>', 'mode of the socket files (default: 0660)')
     .option('--socket-group <group>', 'group of the socket files, by name or number');
 }

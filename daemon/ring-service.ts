@@ -5,10 +5,11 @@
 import { Errno, errnoName } from '../shared-memory/errno.js';
 import { Peek, type SplitVirtqueue } from '../shared-memory/split-virtqueue.js';
 import { Fault } from '../protocol/fault.js';
-import { type DeviceCounters, Hold } from './counters.js';
+import { type SeatCounters, Hold } from './counters.js';
 import type { EntropyPool } from './entropy/pool.js';
 import type { Starvation, Starved } from './entropy/starvation.js';
 import type { EventLoop, Workable } from './event-loop.js';
+import type { LimitTurns, LimitWaiter } from './limit-turns.js';
 import type { Limiter } from './limiter.js';
 import { signalBlocked } from './peer-calls.js';
 import type { PeerDisposal } from './peer-disposal.js';
@@ -25,17 +26,18 @@ const REST_WAIT_MS = 50;
 /** Looks for more work within one pass, each after a signal; then the other descriptors are looked at. */
 const LOOKS_PER_PASS = 16;
 
-/** What all rings of one thread, and all of one device, share. */
+/** What all rings of one thread, of one device, and of one seat, share. */
 export interface ServiceContext {
   readonly loop: EventLoop;
   /** Changes when the operator chooses other sources. */
   pool: EntropyPool;
   readonly starvation: Starvation;
   readonly limiter: Limiter;
+  readonly turns: LimitTurns;
   readonly share: BudgetShare;
-  readonly counters: DeviceCounters;
-  /** The device's number among the data plane's calls, and where its fds and mappings go. */
-  readonly device: number;
+  readonly counters: SeatCounters;
+  /** The seat's number among the data plane's calls, and where its front-end's fds and mappings go. */
+  readonly owner: number;
   readonly disposal: PeerDisposal;
   /** True while the operator wants requests to be held. */
   paused: boolean;
@@ -54,7 +56,7 @@ const Outcome = {
 type Outcome = (typeof Outcome)[keyof typeof Outcome];
 
 /** Serves one started and enabled ring until it is stopped. Borrows the call fd. */
-export class RingService implements Workable, Starved, BudgetWaiter, Timer {
+export class RingService implements Workable, Starved, LimitWaiter, BudgetWaiter, Timer {
   dueMs = Infinity;
   /** Requests completed since the ring started. */
   served = 0;
@@ -63,8 +65,8 @@ export class RingService implements Workable, Starved, BudgetWaiter, Timer {
   private readonly onFault: (fault: Fault) => void;
   private readonly onBug: (error: unknown) => void;
   private callFd: Fd | undefined;
-  /** The device that the call fd is signalled for, or 0: it is a pipe, and signalled aside. Kept here, where it is cached. */
-  private callDevice = 0;
+  /** The seat that the call fd is signalled for, or 0: it is a pipe, and signalled aside. Kept here, where it is cached. */
+  private callOwner = 0;
   private queued = false;
   private held = false;
   /** Held until a source has bytes. */
@@ -101,12 +103,12 @@ export class RingService implements Workable, Starved, BudgetWaiter, Timer {
   /** Sets the fd that is signalled, a pipe `aside`; the caller keeps it open until it sets another or stops the service. */
   useCall(fd: Fd | undefined, aside: boolean): void {
     this.callFd = fd;
-    this.callDevice = aside ? 0 : this.context.device;
+    this.callOwner = aside ? 0 : this.context.owner;
   }
 
   /** Brings the ring to the loop for a pass. */
   resume(): void {
-    if (this.held) this.context.loop.timers.disarm(this);
+    if (this.held) this.leaveRows();
     this.held = false;
     this.starved = false;
     if (this.queued) return;
@@ -114,9 +116,14 @@ export class RingService implements Workable, Starved, BudgetWaiter, Timer {
     this.context.loop.enqueue(this);
   }
 
-  /** The guest has made something available: no news to a ring that waits for bytes, and no way past the others that do. */
+  private leaveRows(): void {
+    this.context.loop.timers.disarm(this);
+    this.context.turns.leave(this);
+  }
+
+  /** The guest has made something available: no news to a ring that waits for bytes or quota, and no way past the others. */
   kicked(): void {
-    if (!this.starved) this.resume();
+    if (!this.starved && this.hold !== Hold.Limit) this.resume();
   }
 
   onDue(): void {
@@ -141,7 +148,8 @@ export class RingService implements Workable, Starved, BudgetWaiter, Timer {
   /** Forgets every promise to come back; nothing is written or signalled afterwards. */
   stop(): void {
     this.context.loop.forget(this);
-    this.context.loop.timers.disarm(this);
+    this.leaveRows();
+    this.context.turns.passed(this);
     this.context.starvation.forget(this);
     this.context.share.forget(this);
     this.callFd = undefined;
@@ -198,9 +206,9 @@ export class RingService implements Workable, Starved, BudgetWaiter, Timer {
 
   /** Serves until the ring is empty, the pass's budget is spent or the request must be held. */
   private serveRequests(): Outcome {
-    const { limiter, share, counters, paused } = this.context;
+    const { limiter, turns, share, counters, paused } = this.context;
     if (paused) return this.queue.hasWork() ? Outcome.HeldForPause : Outcome.Drained;
-    const quota = limiter.available(BYTES_PER_PASS);
+    const quota = turns.mayTake(this) ? limiter.available(BYTES_PER_PASS) : 0;
     const budget = share.available(BYTES_PER_PASS);
     while (this.queue.hasWork()) {
       if (this.bytesLeft === 0 || this.chainsLeft === 0 || this.descriptorsLeft <= 0) return Outcome.More;
@@ -288,16 +296,17 @@ export class RingService implements Workable, Starved, BudgetWaiter, Timer {
 
   private endPass(outcome: Outcome): boolean {
     if (this.stopped) return false;
-    const { loop, limiter, share, starvation } = this.context;
+    const { loop, turns, share, starvation } = this.context;
     const hold = holdOf(outcome);
     this.held = hold !== Hold.None;
     // The counters take the time, which costs a look at the clock.
     if (this.held || this.hold !== Hold.None) this.noteHold(hold);
+    if (outcome !== Outcome.HeldForLimit) turns.passed(this);
     if (share.contends && outcome !== Outcome.HeldForBudget && outcome !== Outcome.More)
       share.passed(this, outcome === Outcome.Drained);
     switch (outcome) {
       case Outcome.HeldForLimit:
-        loop.timers.armAt(this, limiter.releaseMs(1));
+        turns.wait(this);
         return false;
       case Outcome.HeldForBudget:
         share.wait(this, this.neededBytes);
@@ -347,9 +356,9 @@ export class RingService implements Workable, Starved, BudgetWaiter, Timer {
     if (this.callFd === undefined) return;
     const { loop } = this.context;
     const result =
-      this.callDevice === 0
+      this.callOwner === 0
         ? this.context.disposal.signalAside(this.callFd)
-        : loop.calls.signal(this.callFd, this.callDevice);
+        : loop.calls.signal(this.callFd, this.callOwner);
     if (result === -Errno.EINTR) {
       this.onFault(signalBlocked());
     } else if (result < 0 && result !== -Errno.EAGAIN) {

@@ -2,18 +2,19 @@
 import { lstat } from 'node:fs/promises';
 import { protocolFeatureNames, virtioFeatureNames } from '../protocol/features.js';
 import type { DeviceStatus } from './control/shapes.js';
-import { createCounters, DeviceCounters, Hold, RingState } from './counters.js';
+import { Hold, RingState, SeatCounters } from './counters.js';
 import type { DeviceChange } from './data-plane-messages.js';
 import type { DeviceSocket } from './device-sockets.js';
 import { quantileSeconds } from './latency.js';
+import { LedgerFile } from './ledger.js';
 import type { ListeningSocket } from './listening-socket.js';
 import type { SourceChoice } from './entropy/pools.js';
 import type { Limit } from './limiter.js';
 import type { DeviceOptions } from './rng-device.js';
 
-type Connection = NonNullable<DeviceStatus['connection']>;
+type FrontEnd = DeviceStatus['frontEnds'][number];
 
-const HELD_FOR: Readonly<Record<Hold, Connection['ring']['heldFor']>> = {
+const HELD_FOR: Readonly<Record<Hold, FrontEnd['ring']['heldFor']>> = {
   [Hold.None]: null,
   [Hold.Limit]: 'limit',
   [Hold.Budget]: 'budget',
@@ -31,24 +32,31 @@ const RING_STATES = {
 export class ServedDevice {
   readonly name: string;
   readonly file: ListeningSocket | undefined;
-  readonly counters: DeviceCounters;
+  /** Counters of each seat; the device's own are their sums. */
+  readonly seats: readonly SeatCounters[];
   /** False once someone has removed its socket file: nobody can connect any more. */
   hasFile = true;
   lastError: DeviceStatus['lastError'] = null;
   limit: Limit | undefined;
   weight: number;
   entropy: SourceChoice;
+  private paused: boolean;
   private readonly socket: DeviceSocket;
-  private readonly memory = createCounters();
+  private readonly ledger: LedgerFile;
 
-  constructor(socket: DeviceSocket) {
+  constructor(socket: DeviceSocket, ledger = LedgerFile.create()) {
     this.name = socket.settings.name;
     this.file = socket.file;
     this.limit = socket.settings.limit;
     this.weight = socket.settings.weight;
     this.entropy = socket.settings.entropy;
+    this.paused = socket.settings.paused;
     this.socket = socket;
-    this.counters = new DeviceCounters(this.memory);
+    this.ledger = ledger;
+    this.seats = Array.from(
+      { length: socket.settings.connections },
+      (_, i) => new SeatCounters(ledger.ledger.seat(i)),
+    );
   }
 
   /** Looks, in the thread pool, whether its socket file is still there. */
@@ -64,7 +72,7 @@ export class ServedDevice {
   /** What the data plane is given. */
   get options(): DeviceOptions {
     const { fd, connected, settings } = this.socket;
-    const { memoryPolicy, memSlots } = settings;
+    const { memoryPolicy, memSlots, connections } = settings;
     return {
       name: this.name,
       fd,
@@ -73,8 +81,9 @@ export class ServedDevice {
       weight: this.weight,
       entropy: this.entropy,
       memory: { memoryPolicy, memSlots },
-      paused: settings.paused,
-      counters: this.memory,
+      paused: this.paused,
+      seats: connections,
+      ledger: this.ledger.ledger.address,
     };
   }
 
@@ -83,6 +92,7 @@ export class ServedDevice {
     if ('limit' in change) this.limit = change.limit;
     this.weight = change.weight ?? this.weight;
     this.entropy = change.entropy ?? this.entropy;
+    this.paused = change.paused ?? this.paused;
   }
 
   /** Where it listens, for a log line. */
@@ -92,26 +102,27 @@ export class ServedDevice {
 
   /** Everything that an operator may see. `nowMs` is CLOCK_MONOTONIC. */
   status(nowMs: number): DeviceStatus {
-    const { counters } = this;
-    const latencies = counters.latencyCounts;
+    const connected = this.seats.filter(({ isConnected }) => isConnected);
+    const latencies = this.latencyCounts;
     return {
       name: this.name,
       socket: this.file?.path ?? null,
-      state: counters.isPaused ? 'paused' : counters.isConnected ? 'connected' : 'listening',
+      state: this.paused ? 'paused' : connected.length > 0 ? 'connected' : 'listening',
       limit: this.limit ?? null,
       weight: this.weight,
       sources: [...this.entropy.specs],
       mix: this.entropy.mix,
-      connection: counters.isConnected ? this.connection() : null,
-      requests: counters.requests,
-      bytes: counters.bytes,
-      malformedChains: counters.malformed,
-      ringFaults: counters.ringFaults,
-      connectionFaults: counters.connectionFaults,
-      connections: counters.connections,
-      refusedConnections: counters.refusals,
-      throttledSeconds: counters.throttledMs(nowMs) / 1000,
-      starvedSeconds: counters.starvedMs(nowMs) / 1000,
+      maxConnections: this.seats.length,
+      frontEnds: connected.map(frontEndOf),
+      requests: this.sum((seat) => seat.requests),
+      bytes: this.sum((seat) => seat.bytes),
+      malformedChains: this.sum((seat) => seat.malformed),
+      ringFaults: this.sum((seat) => seat.ringFaults),
+      connectionFaults: this.sum((seat) => seat.connectionFaults),
+      connections: this.sum((seat) => seat.connections),
+      refusedConnections: this.sum((seat) => seat.refusals),
+      throttledSeconds: this.sum((seat) => seat.throttledMs(nowMs)) / 1000,
+      starvedSeconds: this.sum((seat) => seat.starvedMs(nowMs)) / 1000,
       latency: {
         p50Seconds: quantileSeconds(latencies, 0.5),
         p99Seconds: quantileSeconds(latencies, 0.99),
@@ -120,20 +131,39 @@ export class ServedDevice {
     };
   }
 
-  private connection(): Connection {
-    const { counters } = this;
-    const { regions, bytes, sealedRegions } = counters.memory;
-    const heldFor = HELD_FOR[counters.hold];
-    return {
-      ...counters.peer,
-      virtioFeatures: virtioFeatureNames(counters.features),
-      protocolFeatures: protocolFeatureNames(counters.protocolFeatures),
-      memory: { regions, bytes, sealed: regions > 0 && regions === sealedRegions },
-      ring: {
-        state: heldFor === null ? RING_STATES[counters.ringState] : 'held',
-        size: counters.ringSize,
-        heldFor,
-      },
-    };
+  private sum(count: (seat: SeatCounters) => number): number {
+    return this.seats.reduce((sum, seat) => sum + count(seat), 0);
   }
+
+  /** Sampled latencies of all seats by bucket; see latency.ts. */
+  get latencyCounts(): readonly number[] {
+    return this.seats
+      .map(({ latencyCounts }) => latencyCounts)
+      .reduce((sums, counts) => sums.map((sum, i) => sum + (counts[i] ?? 0)));
+  }
+
+  get latencySumMs(): number {
+    return this.sum((seat) => seat.latencySumMs);
+  }
+
+  /** Lets go of what it was counted in. SAFETY: the data plane serves the device no more. */
+  close(): void {
+    this.ledger.close();
+  }
+}
+
+function frontEndOf(counters: SeatCounters): FrontEnd {
+  const { regions, bytes, sealedRegions } = counters.memory;
+  const heldFor = HELD_FOR[counters.hold];
+  return {
+    ...counters.peer,
+    virtioFeatures: virtioFeatureNames(counters.features),
+    protocolFeatures: protocolFeatureNames(counters.protocolFeatures),
+    memory: { regions, bytes, sealed: regions > 0 && regions === sealedRegions },
+    ring: {
+      state: heldFor === null ? RING_STATES[counters.ringState] : 'held',
+      size: counters.ringSize,
+      heldFor,
+    },
+  };
 }

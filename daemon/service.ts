@@ -276,7 +276,9 @@ export class Service implements Operations {
     if (device === undefined) return this.unknownDevice(name);
     if (device.file !== undefined) removeSocketFile(device.file);
     this.byName.delete(name);
-    return this.command({ kind: 'removeDevice', name });
+    const failed = await this.command({ kind: 'removeDevice', name });
+    if (failed === undefined) device.close();
+    return failed;
   }
 
   /** Reads the configuration again and makes what has changed in it; `who` is for the log. */

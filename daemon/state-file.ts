@@ -135,7 +135,7 @@ export function settingsOf(
   defaults: DeviceDefaults,
   entropy: SourceChoice,
 ): DeviceSettings {
-  const { name, socket, limit, weight, socketMode, socketGroup, memory, memSlots } = wanted;
+  const { name, socket, limit, weight, socketMode, socketGroup, memory, memSlots, connections } = wanted;
   return {
     name,
     socketPath: socket,
@@ -146,6 +146,7 @@ export function settingsOf(
     entropy,
     memoryPolicy: memory ?? defaults.memoryPolicy,
     memSlots: memSlots ?? defaults.memSlots,
+    connections: connections ?? defaults.connections,
     paused: false,
   };
 }

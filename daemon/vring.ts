@@ -115,8 +115,8 @@ export class Vring implements Watcher, Timer {
     this.dropKick();
     if (fd !== undefined) {
       setNonBlocking(fd);
-      const { device, loop } = this.context;
-      loop.calls.enter(device);
+      const { owner, loop } = this.context;
+      loop.calls.enter(owner);
       const watch = loop.watch(fd, EPOLLIN | EPOLLET, this);
       loop.calls.leave();
       if (typeof watch === 'number') {
@@ -149,8 +149,8 @@ export class Vring implements Watcher, Timer {
   }
 
   private signal(fd: Fd, aside: boolean): number {
-    const { loop, device, disposal } = this.context;
-    return aside ? disposal.signalAside(fd) : loop.calls.signal(fd, device);
+    const { loop, owner, disposal } = this.context;
+    return aside ? disposal.signalAside(fd) : loop.calls.signal(fd, owner);
   }
 
   /** Adopts the fd that tells the front-end of a ring that was stopped by a fault. */
@@ -311,16 +311,16 @@ export class Vring implements Watcher, Timer {
 
   private unwatchKick(): void {
     if (this.kickWatch === undefined) return;
-    const { device, loop } = this.context;
-    loop.calls.enter(device);
+    const { owner, loop } = this.context;
+    loop.calls.enter(owner);
     loop.unwatch(this.kickWatch);
     loop.calls.leave();
     this.kickWatch = undefined;
   }
 
   private readKick(kickFd: Fd): number {
-    const { device, loop } = this.context;
-    loop.calls.enter(device);
+    const { owner, loop } = this.context;
+    loop.calls.enter(owner);
     const count = readEventfd(kickFd);
     loop.calls.leave();
     return count;

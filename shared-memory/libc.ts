@@ -275,10 +275,12 @@ export function ioctlForInt(fd: number, request: number): number {
 }
 
 const memfdCreateCall = new PreparedCall('memfd_create', 'int', ['pointer', 'uint']);
-const memfdName = new NativeMemory(8);
-memfdName.bytes.write('rngd\0', 'latin1');
-/** memfd_create(2) with a fixed name. */
-export function memfdCreate(flags: number): number {
+const MEMFD_NAME_BYTES = 32;
+const memfdName = new NativeMemory(MEMFD_NAME_BYTES);
+/** memfd_create(2). The name is for /proc/PID/maps, at most 31 bytes. */
+export function memfdCreate(name: string, flags: number): number {
+  memfdName.bytes.fill(0);
+  memfdName.bytes.write(name, 0, MEMFD_NAME_BYTES - 1, 'latin1');
   memfdCreateCall.setWide(0, memfdName.address);
   memfdCreateCall.setInt(1, flags);
   return result(memfdCreateCall.call());

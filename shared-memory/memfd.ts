@@ -1,12 +1,16 @@
-// Anonymous memory files, as a VMM makes them for its guest; the daemon's own uses come with its restart.
+// Anonymous memory files: what the daemon keeps for the process after it, and in tests a guest's memory.
 // Source: memfd_create(2), "File sealing".
 import { ftruncateSync } from 'node:fs';
 import { asFd, type Fd } from './fd.js';
 import * as libc from './libc.js';
 
 /** A new memfd of `bytes`, sparse; sealed against shrinking unless told otherwise. Throws when there is none. */
-export function openMemfd(bytes: number, options: { readonly sealed: boolean } = { sealed: true }): Fd {
-  const fd = libc.memfdCreate(libc.MFD_CLOEXEC | libc.MFD_ALLOW_SEALING);
+export function openMemfd(
+  name: string,
+  bytes: number,
+  options: { readonly sealed: boolean } = { sealed: true },
+): Fd {
+  const fd = libc.memfdCreate(name, libc.MFD_CLOEXEC | libc.MFD_ALLOW_SEALING);
   if (fd < 0) throw new Error(`memfd_create: ${fd}`);
   ftruncateSync(fd, bytes);
   if (options.sealed) libc.fcntl(fd, libc.F_ADD_SEALS, libc.F_SEAL_SHRINK);

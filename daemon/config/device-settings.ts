@@ -11,6 +11,7 @@ import type { KeyPath } from './toml-lines.js';
 export const DEFAULT_PERIOD_MS = 65536;
 const DEFAULT_SOCKET_MODE = 0o660;
 const DEFAULT_WEIGHT = 1;
+const DEFAULT_CONNECTIONS = 1;
 const DEFAULT_SOURCES: readonly string[] = ['random'];
 
 /** One device as it is to be. */
@@ -24,6 +25,8 @@ export interface DeviceSettings {
   readonly entropy: SourceChoice;
   readonly memoryPolicy: MemoryPolicy;
   readonly memSlots: number;
+  /** Front-ends at a time. */
+  readonly connections: number;
   /** Requests are held because an operator wants it. */
   readonly paused: boolean;
 }
@@ -90,6 +93,7 @@ export function deviceSettings(
     entropy: { specs, mix },
     memoryPolicy: given.memory ?? 'guard',
     memSlots: given['mem-slots'] ?? 0,
+    connections: given.connections ?? DEFAULT_CONNECTIONS,
     paused: false,
   };
 }

@@ -3,6 +3,7 @@
 import * as v from 'valibot';
 import { MEMORY_POLICIES } from '../../shared-memory/memory-region.js';
 import { MAX_SOCKET_PATH_BYTES } from '../../shared-memory/unix-socket.js';
+import { MAX_SEATS } from '../ledger.js';
 import { LOG_FORMATS, LOG_LEVELS } from '../log.js';
 
 /** Polling longer than this is a CPU given away, not a latency won. Ours. */
@@ -80,6 +81,12 @@ export const memSlots = integer(
   0,
   MAX_SLOTS,
   'offer CONFIGURE_MEM_SLOTS with so many slots; 0: do not offer it',
+);
+
+export const connections = integer(
+  1,
+  MAX_SEATS,
+  'front-ends that one socket serves at a time, each with a ring of its own, all within the limit of the device',
 );
 
 export const octalMode = v.pipe(

@@ -3,6 +3,7 @@ import * as v from 'valibot';
 import {
   burstBytes,
   busyPollUs,
+  connections,
   deviceName,
   logFormat,
   logLevel,
@@ -28,6 +29,7 @@ const perDevice = {
   'socket-group': v.optional(socketGroup),
   memory: v.optional(memoryPolicy),
   'mem-slots': v.optional(memSlots),
+  connections: v.optional(connections),
   sources: v.optional(
     v.pipe(
       v.array(sourceText, 'expected a list of sources'),

@@ -25,6 +25,7 @@ const FIXED: readonly (keyof DeviceSettings)[] = [
   'socketGroup',
   'memoryPolicy',
   'memSlots',
+  'connections',
 ];
 
 /** What a reload finds. */

@@ -223,8 +223,8 @@ const DEVICE_METRICS: readonly {
   },
   {
     name: 'connected',
-    help: '1 while a front-end is connected',
-    value: (d) => (d.connection === null ? 0 : 1),
+    help: 'Front-ends that are connected',
+    value: (d) => d.frontEnds.length,
   },
   {
     name: 'paused',
@@ -259,8 +259,8 @@ class LatencyHistogram {
 
   /** What the registry asks of a metric. */
   get(): Promise<object> {
-    const values = [...this.measured.servedDevices()].flatMap(({ name, counters }) =>
-      histogramValues(name, counters.latencyCounts, counters.latencySumMs / 1000),
+    const values = [...this.measured.servedDevices()].flatMap(({ name, latencyCounts, latencySumMs }) =>
+      histogramValues(name, latencyCounts, latencySumMs / 1000),
     );
     return Promise.resolve({ name: LATENCY, help: LATENCY_HELP, type: 'histogram', values });
   }

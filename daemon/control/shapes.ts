@@ -4,6 +4,7 @@
 // Nothing here can hold entropy, a buffer or a guest address: a status is counts, names and states only.
 import * as v from 'valibot';
 import {
+  connections,
   deviceName,
   limitFields,
   memoryPolicy,
@@ -53,8 +54,9 @@ export const DeviceShape = v.strictObject({
   weight,
   sources: described(v.array(sourceText), 'in order of preference'),
   mix: described(v.boolean(), "the kernel's bytes are mixed into theirs"),
-  connection: described(
-    v.nullable(
+  maxConnections: described(count, 'front-ends that the socket serves at a time'),
+  frontEnds: described(
+    v.array(
       v.strictObject({
         pid: described(count, 'process that connected; 0: in a pid namespace that the daemon does not see'),
         uid: v.pipe(v.number(), v.integer()),
@@ -81,7 +83,7 @@ export const DeviceShape = v.strictObject({
         }),
       }),
     ),
-    'the front-end that is connected; null: none',
+    'the front-ends that are connected, each with a ring of its own',
   ),
   requests: described(count, 'requests completed with at least one byte'),
   bytes: described(count, 'bytes of entropy delivered'),
@@ -156,6 +158,7 @@ export const NewDeviceShape = v.strictObject({
   socketGroup: v.optional(socketGroup),
   memory: v.optional(memoryPolicy),
   memSlots: v.optional(memSlots),
+  connections: v.optional(connections),
 });
 export type NewDevice = v.InferOutput<typeof NewDeviceShape>;
 

@@ -32,6 +32,7 @@ interface DeviceOptionValues {
   readonly socketGroup?: string;
   readonly memory?: NewDevice['memory'];
   readonly memSlots?: number;
+  readonly connections?: number;
 }
 
 /** Adds them to the program. */
@@ -51,6 +52,7 @@ export function addDeviceCommands(program: Command, run: Run): void {
     .option('--socket-group <group>', 'group of the socket file, by name or number')
     .option('--memory <policy>', 'guest memory whose file can be shrunk: guard, require-sealed or trust')
     .option('--mem-slots <n>', 'offer CONFIGURE_MEM_SLOTS with so many slots', integer)
+    .option('--connections <n>', 'serve so many front-ends at a time', integer)
     .action(run((session, name, socket) => addDevice(session, [name, socket], add.opts())));
   program
     .command('remove')
@@ -157,7 +159,7 @@ async function addDevice(
 ): Promise<Outcome> {
   const limit = wantedLimit(values, null);
   if (limit instanceof Fault) return limit;
-  const { weight, source, mix, socketMode, socketGroup, memory, memSlots } = values;
+  const { weight, source, mix, socketMode, socketGroup, memory, memSlots, connections } = values;
   const wanted: NewDevice = {
     name,
     socket,
@@ -169,6 +171,7 @@ async function addDevice(
     ...(socketGroup !== undefined && { socketGroup }),
     ...(memory !== undefined && { memory }),
     ...(memSlots !== undefined && { memSlots }),
+    ...(connections !== undefined && { connections }),
   };
   return show(session, DeviceShape, ['POST', '/v1/devices', wanted], (device) =>
     deviceText(session.output, device),

@@ -63,7 +63,7 @@ async function examine({ client }: Session, host: Host, configFile: string | und
 function checkDaemon(status: Status | Fault): Check[] {
   if (status instanceof Fault) return [problem('daemon', 'none answers', status.message)];
   const { version, pid, health, devices } = status;
-  const connected = devices.filter(({ connection }) => connection !== null).length;
+  const connected = devices.filter(({ frontEnds }) => frontEnds.length > 0).length;
   const running = ok(
     'daemon',
     `vhost-rngd ${version}, pid ${pid}: ${connected} of ${devices.length} devices have a guest`,

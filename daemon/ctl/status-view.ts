@@ -20,24 +20,40 @@ export function limitText(limit: Limit): string {
   return `${bytesText(limit.maxBytes)} / ${latencyText(limit.periodMs / 1000).replace('.00', '')}${burst}`;
 }
 
-/** What the ring of a device is doing, in a word or two. */
-export function ringText({ state, connection }: DeviceStatus): string {
-  if (connection === null || state === 'paused') return state;
-  const { ring } = connection;
+type Ring = DeviceStatus['frontEnds'][number]['ring'];
+
+/** How much a ring is worth a look: the more, the higher. */
+function urgency({ state, heldFor }: Ring): number {
+  if (state === 'faulted') return 4;
+  if (state === 'held') return heldFor === 'entropy' ? 3 : 2;
+  return state === 'running' ? 1 : 0;
+}
+
+/** The ring of a device's front-ends that is most worth a look; undefined: it has none. */
+function ringOf({ frontEnds }: DeviceStatus): Ring | undefined {
+  return frontEnds.map(({ ring }) => ring).sort((a, b) => urgency(b) - urgency(a))[0];
+}
+
+/** What the rings of a device are doing, in a word or two. */
+export function ringText(device: DeviceStatus): string {
+  const ring = ringOf(device);
+  if (ring === undefined || device.state === 'paused') return device.state;
   return ring.state === 'held' ? `held: ${ring.heldFor ?? ''}` : ring.state;
 }
 
 export function ringTone(device: DeviceStatus): Tone {
-  const { state, connection } = device;
-  if (state === 'paused') return 'warn';
-  if (connection === null) return 'faint';
-  if (connection.ring.state === 'faulted' || connection.ring.heldFor === 'entropy') return 'bad';
-  return connection.ring.state === 'held' ? 'warn' : 'good';
+  const ring = ringOf(device);
+  if (device.state === 'paused') return 'warn';
+  if (ring === undefined) return 'faint';
+  if (ring.state === 'faulted' || ring.heldFor === 'entropy') return 'bad';
+  return ring.state === 'held' ? 'warn' : 'good';
 }
 
-function guestText({ connection }: DeviceStatus): string {
-  if (connection === null) return '-';
-  return connection.pid === 0 ? `uid ${connection.uid}` : `pid ${connection.pid}`;
+function guestText({ frontEnds }: DeviceStatus): string {
+  const [first, ...others] = frontEnds;
+  if (first === undefined) return '-';
+  if (others.length > 0) return `${frontEnds.length} guests`;
+  return first.pid === 0 ? `uid ${first.uid}` : `pid ${first.pid}`;
 }
 
 /** A line for each device. */
@@ -125,7 +141,10 @@ export function deviceText(output: Output, device: DeviceStatus): string {
     ['bytes', bytesText(device.bytes)],
     ['malformed chains', countText(device.malformedChains)],
     ['ring faults', countText(device.ringFaults)],
-    ['connections', `${countText(device.connections)}, ${countText(device.refusedConnections)} refused`],
+    [
+      'connections',
+      `${countText(device.connections)}, ${countText(device.refusedConnections)} refused; ${device.maxConnections} at a time`,
+    ],
     ['throttled', durationText(device.throttledSeconds)],
     ['without entropy', durationText(device.starvedSeconds)],
     ['latency p50', latencyText(device.latency.p50Seconds)],
@@ -139,17 +158,19 @@ export function deviceText(output: Output, device: DeviceStatus): string {
   );
 }
 
-function guestFacts({ connection }: DeviceStatus): [string, string][] {
-  if (connection === null) return [['guest', 'none']];
-  const { pid, uid, virtioFeatures, protocolFeatures, memory, ring } = connection;
-  const sealed = memory.sealed ? 'sealed' : 'guarded';
-  return [
-    ['guest', `pid ${pid}, uid ${uid}`],
-    ['features', virtioFeatures.join(', ') || 'none yet'],
-    ['protocol', protocolFeatures.join(', ') || 'none yet'],
-    ['memory', `${bytesText(memory.bytes)} in ${memory.regions} regions, ${sealed}`],
-    ['ring size', countText(ring.size)],
-  ];
+function guestFacts({ frontEnds }: DeviceStatus): [string, string][] {
+  if (frontEnds.length === 0) return [['guest', 'none']];
+  return frontEnds.flatMap(({ pid, uid, virtioFeatures, protocolFeatures, memory, ring }) => {
+    const sealed = memory.sealed ? 'sealed' : 'guarded';
+    const state = ring.state === 'held' ? `held: ${ring.heldFor ?? ''}` : ring.state;
+    return [
+      ['guest', `pid ${pid}, uid ${uid}`],
+      ['  features', virtioFeatures.join(', ') || 'none yet'],
+      ['  protocol', protocolFeatures.join(', ') || 'none yet'],
+      ['  memory', `${bytesText(memory.bytes)} in ${memory.regions} regions, ${sealed}`],
+      ['  ring', `${state}, size ${countText(ring.size)}`],
+    ] satisfies [string, string][];
+  });
 }
 
 function lastErrorFacts({ lastError }: DeviceStatus): [string, string][] {

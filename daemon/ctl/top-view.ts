@@ -108,7 +108,7 @@ function headLines(output: Pick<Output, 'colours'>, { status }: TopHistory, view
   if (status === undefined)
     return trouble.length > 0 ? trouble : [fit('vhost-rngd: waiting for an answer', columns)];
   const { version, pid, uptimeSeconds, health, devices } = status;
-  const guests = devices.filter(({ connection }) => connection !== null).length;
+  const guests = devices.reduce((sum, { frontEnds }) => sum + frontEnds.length, 0);
   const text = `vhost-rngd ${version}  pid ${pid}  up ${durationText(uptimeSeconds)}  ${guests} guests on ${devices.length} devices`;
   const tone = { ok: 'good', degraded: 'warn', failing: 'bad' } as const;
   const healthText = fit(

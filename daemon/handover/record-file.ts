@@ -29,7 +29,7 @@ export class RecordFile {
 
   /** A new, empty file, whose fd is the caller's. Throws when there is none. */
   static create(): RecordFile {
-    return new RecordFile(openMemfd(AREAS.length * AREA_BYTES), 0);
+    return new RecordFile(openMemfd('vhost-rngd-record', AREAS.length * AREA_BYTES), 0);
   }
 
   /** The file that another process has written, and its last record; undefined when there is no whole one. */

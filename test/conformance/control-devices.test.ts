@@ -56,26 +56,28 @@ function contains(found: unknown, wanted: unknown): boolean {
 
 await t.test('a device as it comes to life, serves and is left', async (t) => {
   const { device, path, daemon } = await startControlled(t);
-  t.match(await device(), { name: 'rng0', socket: path, state: 'listening', connection: null, requests: 0 });
+  t.match(await device(), { name: 'rng0', socket: path, state: 'listening', frontEnds: [], requests: 0 });
   const vm = VirtualMachine.start(path);
   for (let i = 0; i < 1000; i++) vm.request(64);
   const status = await device();
   t.match(status, {
     state: 'connected',
-    connection: {
-      pid: process.pid,
-      uid: process.getuid?.(),
-      virtioFeatures: ['PROTOCOL_FEATURES', 'VERSION_1'],
-      memory: { regions: 1, bytes: 1 << 20, sealed: true },
-      ring: { state: 'running', size: 16, heldFor: null },
-    },
+    frontEnds: [
+      {
+        pid: process.pid,
+        uid: process.getuid?.(),
+        virtioFeatures: ['PROTOCOL_FEATURES', 'VERSION_1'],
+        memory: { regions: 1, bytes: 1 << 20, sealed: true },
+        ring: { state: 'running', size: 16, heldFor: null },
+      },
+    ],
     requests: 1000,
     bytes: 64_000,
     connections: 1,
     throttledSeconds: 0,
     lastError: null,
   });
-  t.ok(status.connection?.protocolFeatures.includes('REPLY_ACK'));
+  t.ok(status.frontEnds[0]?.protocolFeatures.includes('REPLY_ACK'));
   const { p50Seconds, p99Seconds } = status.latency;
   t.ok(
     p50Seconds !== null && p99Seconds !== null && p50Seconds > 0 && p50Seconds <= p99Seconds,
@@ -85,7 +87,7 @@ await t.test('a device as it comes to life, serves and is left', async (t) => {
   await becomes(
     t,
     device,
-    { state: 'listening', connection: null, requests: 1000, bytes: 64_000 },
+    { state: 'listening', frontEnds: [], requests: 1000, bytes: 64_000 },
     'counts stay',
   );
   t.ok(daemon.isRunning);
@@ -100,11 +102,13 @@ await t.test('unsealed memory, other features, a second front-end and a fault sh
   });
   vm.request();
   t.match(await device(), {
-    connection: {
-      virtioFeatures: ['EVENT_IDX', 'PROTOCOL_FEATURES', 'VERSION_1'],
-      memory: { sealed: false },
-      ring: { size: 64 },
-    },
+    frontEnds: [
+      {
+        virtioFeatures: ['EVENT_IDX', 'PROTOCOL_FEATURES', 'VERSION_1'],
+        memory: { sealed: false },
+        ring: { size: 64 },
+      },
+    ],
   });
   const second = VirtualMachine.connect(path);
   await becomes(
@@ -119,7 +123,7 @@ await t.test('unsealed memory, other features, a second front-end and a fault sh
   vm.ring.offer(9999);
   vm.ring.publish();
   vm.frontend.kickRing();
-  await becomes(t, device, { ringFaults: 1, connection: { ring: { state: 'faulted' } } }, 'a corrupt ring');
+  await becomes(t, device, { ringFaults: 1, frontEnds: [{ ring: { state: 'faulted' } }] }, 'a corrupt ring');
   const { lastError } = await device();
   t.match(lastError, {
     code: 'ring_corrupt',
@@ -145,14 +149,14 @@ await t.test(
     t.equal(vm.ring.take(), undefined, 'held');
     t.match(await device(), {
       state: 'paused',
-      connection: { ring: { state: 'held', heldFor: 'pause' } },
+      frontEnds: [{ ring: { state: 'held', heldFor: 'pause' } }],
       requests: 1,
     });
     await ask(control, 'PATCH /v1/devices/rng0', { paused: false });
     t.equal(vm.frontend.waitUsed(vm.ring, 1)[0]?.length, 64, 'served');
     t.match(await device(), {
       state: 'connected',
-      connection: { ring: { state: 'running', heldFor: null } },
+      frontEnds: [{ ring: { state: 'running', heldFor: null } }],
       requests: 2,
     });
     vm.close();
@@ -171,7 +175,7 @@ await t.test('a limit takes effect at once, on what was delivered before too, an
   vm.frontend.kickRing();
   vm.settle();
   t.equal(vm.ring.take(), undefined, 'held');
-  t.match(await device(), { connection: { ring: { state: 'held', heldFor: 'limit' } } });
+  t.match(await device(), { frontEnds: [{ ring: { state: 'held', heldFor: 'limit' } }] });
   t.ok((await device()).throttledSeconds > 0);
   await ask(control, 'PATCH /v1/devices/rng0', { limit: { maxBytes: 1010, periodMs: 3_600_000 } });
   t.equal(

@@ -63,7 +63,7 @@ function memTable(regions: number, fds: number): Refusal {
 }
 
 const KICK_KINDS: Readonly<Record<string, () => Fd>> = {
-  'a regular file': () => openMemfd(4096),
+  'a regular file': () => openMemfd('rngd', 4096),
   'a directory': () => openFile(tmpdir(), 'r'),
   '/dev/zero': () => openFile('/dev/zero', 'r+'),
   '/dev/hwrng or another character device': () => openFile('/dev/null', 'r+'),

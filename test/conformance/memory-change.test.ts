@@ -59,7 +59,9 @@ const REFUSALS: readonly Refusal[] = [
     title: '52: ADD_MEM_REG that overlaps',
     code: 'memory_region_overlap',
     message: (guest) =>
-      wire({ request: AddMemReg, region: { ...regionOf(guest), userAddr: SECOND } }, [openMemfd(1 << 20)]),
+      wire({ request: AddMemReg, region: { ...regionOf(guest), userAddr: SECOND } }, [
+        openMemfd('rngd', 1 << 20),
+      ]),
   },
   {
     title: '31: ADD_MEM_REG without an fd',
@@ -69,12 +71,13 @@ const REFUSALS: readonly Refusal[] = [
   {
     title: '31: ADD_MEM_REG with two fds',
     code: 'surplus_fds',
-    message: () => wire({ request: AddMemReg, region: OTHER }, [openMemfd(4096), openMemfd(4096)]),
+    message: () =>
+      wire({ request: AddMemReg, region: OTHER }, [openMemfd('rngd', 4096), openMemfd('rngd', 4096)]),
   },
   {
     title: '48: ADD_MEM_REG of size 0',
     code: 'memory_region_empty',
-    message: () => wire({ request: AddMemReg, region: { ...OTHER, size: 0n } }, [openMemfd(4096)]),
+    message: () => wire({ request: AddMemReg, region: { ...OTHER, size: 0n } }, [openMemfd('rngd', 4096)]),
   },
 ];
 
@@ -135,7 +138,7 @@ t.test('row 61: SET_MEM_TABLE that no longer covers the ring: RING, until it is 
     const frontend = device.connect();
     frontend.setUp(guest.ram, guest.ring);
     t.equal(guest.serveOnce(frontend), undefined);
-    const fd = openMemfd(4096);
+    const fd = openMemfd('rngd', 4096);
     frontend.expectOk({ request: SetMemTable, regions: [OTHER] }, [fd]);
     closeAll([fd]);
     guest.offer();
@@ -167,7 +170,7 @@ t.test('CONFIGURE_MEM_SLOTS: regions come and go one by one, at most 8', async (
     frontend.startRing(guest.ram, guest.ring, 0);
     t.equal(guest.serveOnce(frontend), undefined);
     const held = await slotted.steadyFootprint(frontend);
-    const fd = openMemfd(4096);
+    const fd = openMemfd('rngd', 4096);
     for (let i = 2n; i <= 8n; i++) {
       const region = { ...OTHER, guestPhysAddr: i << 40n, userAddr: i << 40n };
       const added = frontend.acknowledged({ request: AddMemReg, region }, [fd]);
@@ -261,7 +264,7 @@ t.test(
       mmapOffset: 0n,
     }));
     await plain.checked(t, async (device) => {
-      const fds = regions.map(() => openMemfd(Number(GIB)));
+      const fds = regions.map(() => openMemfd('rngd', Number(GIB)));
       const frontend = device.connect();
       frontend.negotiate();
       frontend.expectOk({ request: SetMemTable, regions }, fds);

@@ -38,7 +38,7 @@ const PLAIN: MemoryRegionPayload = {
 function table(regions: readonly MemoryRegionPayload[], fds?: readonly Fd[]): WireMessage {
   return wire(
     { request: FrontendRequest.SetMemTable, regions },
-    fds ?? regions.map(() => openMemfd(1 << 20)),
+    fds ?? regions.map(() => openMemfd('rngd', 1 << 20)),
   );
 }
 
@@ -60,7 +60,7 @@ function counted(title: string, code: string, count: number, padding: number): R
         .u32(padding)
         .zeros(32 * regions)
         .finish(),
-      fds: [openMemfd(4096)],
+      fds: [openMemfd('rngd', 4096)],
     }),
   };
 }
@@ -82,14 +82,14 @@ function pair(
 }
 
 function readOnlyFile(): Fd {
-  const path = `/proc/self/fd/${openMemfd(1 << 20)}`;
+  const path = `/proc/self/fd/${openMemfd('rngd', 1 << 20)}`;
   const reopened = asFd(openSync(path, 'r'));
   closeAll([asFd(Number(path.split('/').at(-1)))]);
   return reopened;
 }
 
 function sealedWith(seal: number): Fd {
-  const fd = openMemfd(1 << 20);
+  const fd = openMemfd('rngd', 1 << 20);
   libc.fcntl(fd, libc.F_ADD_SEALS, seal);
   return fd;
 }
@@ -151,7 +151,7 @@ const REFUSALS: readonly Refusal[] = [
       }));
       return table(
         regions,
-        regions.map((_, i) => (i === 2 ? readOnlyFile() : openMemfd(1 << 20))),
+        regions.map((_, i) => (i === 2 ? readOnlyFile() : openMemfd('rngd', 1 << 20))),
       );
     },
   },
@@ -160,7 +160,7 @@ const REFUSALS: readonly Refusal[] = [
 
 /** A sparse file of a size that node's ftruncate does not take. */
 function fileOf(bytes: bigint): Fd {
-  const fd = openMemfd(0, { sealed: false });
+  const fd = openMemfd('rngd', 0, { sealed: false });
   execFileSync('truncate', ['-s', bytes.toString(), `/proc/${process.pid}/fd/${fd}`]);
   libc.fcntl(fd, libc.F_ADD_SEALS, libc.F_SEAL_SHRINK);
   return fd;

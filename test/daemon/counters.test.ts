@@ -1,11 +1,11 @@
 // A device's counters: what one end writes is what the other reads, and held time is counted by its reason.
 import fc from 'fast-check';
 import t from 'tap';
-import { createCounters, DeviceCounters, Hold, RingState } from '../../daemon/counters.js';
+import { COUNTER_WORDS, SeatCounters, Hold, RingState } from '../../daemon/counters.js';
 
-function bothEnds(): { writer: DeviceCounters; reader: DeviceCounters } {
-  const memory = createCounters();
-  return { writer: new DeviceCounters(memory), reader: new DeviceCounters(memory) };
+function bothEnds(): { writer: SeatCounters; reader: SeatCounters } {
+  const memory = new Float64Array(COUNTER_WORDS);
+  return { writer: new SeatCounters(memory), reader: new SeatCounters(memory) };
 }
 
 t.test('what the data plane counts is what the main thread reads', (t) => {

@@ -1,7 +1,7 @@
 // Latency buckets and quantiles against a plain sort.
 import fc from 'fast-check';
 import t from 'tap';
-import { createCounters, DeviceCounters } from '../../daemon/counters.js';
+import { SeatCounters } from '../../daemon/counters.js';
 import { bucketOf, LATENCY_BOUNDS_SECONDS, LATENCY_BUCKETS, quantileSeconds } from '../../daemon/latency.js';
 
 t.test('a latency belongs to the first bucket whose bound it does not pass', (t) => {
@@ -25,7 +25,7 @@ t.test('a quantile lies in the bucket of the sample that a sort finds', (t) => {
   const share = fc.constantFrom(0.01, 0.5, 0.9, 0.99, 1);
   fc.assert(
     fc.property(fc.array(latency, { minLength: 1, maxLength: 200 }), share, (latencies, share) => {
-      const counters = new DeviceCounters(createCounters());
+      const counters = new SeatCounters();
       for (const ms of latencies) counters.sampled(ms);
       const sorted = latencies.toSorted((a, b) => a - b);
       const exact = sorted[Math.ceil(share * sorted.length) - 1] ?? NaN;

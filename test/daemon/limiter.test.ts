@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import t from 'tap';
 import { type Limit, Limiter } from '../../daemon/limiter.js';
-import { LIMITER_WORDS } from '../../daemon/limiter-memory.js';
+import { LimiterMemory } from '../../daemon/limiter-memory.js';
 import { type Delivery, fullestWindow, Ledger } from '../support/deliveries.js';
 import { TestClock } from '../support/test-clock.js';
 
@@ -344,7 +344,7 @@ t.test('a limiter in the memory of another goes on as that one would have, whate
   fc.assert(
     fc.property(anyLimit, fc.array(deed, { maxLength: 200 }), fc.nat(200), (first, deeds, at) => {
       const clock = new TestClock(START_MS);
-      const memory = new Float64Array(LIMITER_WORDS);
+      const memory = new LimiterMemory();
       const stays = new Limiter(first, clock);
       let limit = first;
       let replaced = new Limiter(first, clock, memory);
@@ -373,7 +373,7 @@ t.test(
   'burst bytes that were taken stay taken, and a limit that changed meanwhile counts what was delivered',
   (t) => {
     const clock = new TestClock(START_MS);
-    const memory = new Float64Array(LIMITER_WORDS);
+    const memory = new LimiterMemory();
     const before = new Limiter({ maxBytes: 100, periodMs: 1000, burstBytes: 50 }, clock, memory);
     before.charge(120);
     const same = new Limiter({ maxBytes: 100, periodMs: 1000, burstBytes: 50 }, clock, memory);

@@ -13,6 +13,7 @@ const DEVICE_DEFAULTS = {
   entropy: { specs: ['random:/dev/random'], mix: false },
   memoryPolicy: 'guard',
   memSlots: 0,
+  connections: 1,
   paused: false,
 } as const satisfies Settings['deviceDefaults'];
 

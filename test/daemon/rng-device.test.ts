@@ -2,7 +2,7 @@
 //
 // The front-end waits for no reply, because nobody would answer: the loop turns when the test lets it. Time is real, so
 // periods are long enough for nothing to come back by itself.
-import { createCounters } from '../../daemon/counters.js';
+import { LedgerFile } from '../../daemon/ledger.js';
 import t, { type Test } from 'tap';
 import { dispose } from '../../daemon/disposal.js';
 import { Pools } from '../../daemon/entropy/pools.js';
@@ -78,7 +78,8 @@ class Stand {
           memory: { memoryPolicy: 'guard', memSlots: 0 },
           entropy: { specs: ['kernel'], mix: false },
           paused: false,
-          counters: createCounters(),
+          seats: 1,
+          ledger: LedgerFile.create().ledger.address,
         },
         {
           loop: this.loop,

@@ -39,7 +39,7 @@ t.test('kinds of descriptors', (t) => {
     [readEnd, 'pipe'],
     [writeEnd, 'pipe'],
     [asFd(openSync(path, 'r')), 'regular file'],
-    [openMemfd(4096), 'regular file'],
+    [openMemfd('rngd', 4096), 'regular file'],
     [asFd(openSync('/', 'r')), 'directory'],
     [asFd(openSync('/dev/null', 'r')), 'character device'],
   ] as const;
@@ -53,12 +53,12 @@ t.test('kinds of descriptors', (t) => {
 
 t.test('memfds: size and seals', (t) => {
   for (const sealed of [true, false]) {
-    const fd = openMemfd(12_345, { sealed });
+    const fd = openMemfd('rngd', 12_345, { sealed });
     t.equal(inspectFd(fd).bytes, 12_345n);
     t.equal(isSealedAgainstShrinking(fd), sealed);
     closeFd(fd);
   }
-  const huge = openMemfd(2 ** 52);
+  const huge = openMemfd('rngd', 2 ** 52);
   t.equal(inspectFd(huge).bytes, 2n ** 52n);
   closeFd(huge);
   const socket = asFd(libc.socket(libc.AF_UNIX, libc.SOCK_STREAM));

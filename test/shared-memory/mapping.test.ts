@@ -20,7 +20,7 @@ function vmFlags(address: number): string[] {
 }
 
 t.test('a file: shared, writable, out of core files, not reserved', (t) => {
-  const fd = openMemfd(4 * PAGE_BYTES);
+  const fd = openMemfd('rngd', 4 * PAGE_BYTES);
   const first = Mapping.ofFile(fd, 0, 4 * PAGE_BYTES, false);
   const second = Mapping.ofFile(fd, PAGE_BYTES, PAGE_BYTES, true);
   if (typeof first === 'number' || typeof second === 'number') throw new Error('not mapped');
@@ -36,7 +36,7 @@ t.test('a file: shared, writable, out of core files, not reserved', (t) => {
 });
 
 t.test('a refusal is a negated error number', (t) => {
-  const fd = openMemfd(PAGE_BYTES);
+  const fd = openMemfd('rngd', PAGE_BYTES);
   t.equal(Mapping.ofFile(fd, 1, PAGE_BYTES, false), -constants.errno.EINVAL);
   closeFd(fd);
   t.equal(Mapping.ofFile(fd, 0, PAGE_BYTES, false), -constants.errno.EBADF);
@@ -44,7 +44,7 @@ t.test('a refusal is a negated error number', (t) => {
 });
 
 t.test('views lie inside their mapping', (t) => {
-  const fd = openMemfd(PAGE_BYTES);
+  const fd = openMemfd('rngd', PAGE_BYTES);
   const mapping = Mapping.ofFile(fd, 0, PAGE_BYTES, false);
   if (typeof mapping === 'number') throw new Error('not mapped');
   t.equal(mapping.view(0, PAGE_BYTES).length, PAGE_BYTES);

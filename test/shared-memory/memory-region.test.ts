@@ -155,7 +155,7 @@ const DESCRIPTIONS: readonly (readonly [Partial<RegionDescription>, string | und
 
 t.test('rows 48, 49, 53: descriptions that are taken and refused', (t) => {
   for (const [change, code] of DESCRIPTIONS) {
-    const fd = openMemfd(12_288);
+    const fd = openMemfd('rngd', 12_288);
     const mapped = MemoryRegion.map({ ...GOOD, ...change }, fd, 'guard');
     const title = Object.entries(change).map(([name, value]) => `${name} 0x${value.toString(16)}`);
     t.equal(mapped instanceof Fault ? mapped.code : undefined, code, title.join() || 'as it is');
@@ -201,7 +201,7 @@ t.test('row 55: what is no memory file is refused, and says what it is', (t) => 
 });
 
 t.test('a file that grows later is not a larger region', (t) => {
-  const fd = openMemfd(4096, { sealed: false });
+  const fd = openMemfd('rngd', 4096, { sealed: false });
   const mapped = MemoryRegion.map({ ...GOOD, size: 4096n }, fd, 'guard');
   if (mapped instanceof Fault) throw mapped;
   ftruncateSync(fd, 65536);

@@ -36,7 +36,7 @@ export class GuestRam {
       mmapOffset: BigInt(plan.mmapOffset ?? 0),
     }));
     this.fds = plans.map((plan) =>
-      openMemfd((plan.mmapOffset ?? 0) + plan.bytes, { sealed: plan.sealed ?? true }),
+      openMemfd('rngd', (plan.mmapOffset ?? 0) + plan.bytes, { sealed: plan.sealed ?? true }),
     );
     this.mappings = plans.map((plan, i) => {
       const mapping = Mapping.ofFile(this.fds[i] ?? -1, plan.mmapOffset ?? 0, plan.bytes, false);

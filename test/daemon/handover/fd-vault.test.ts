@@ -32,7 +32,7 @@ t.test('an open file has one number, another file of the same kind another', (t)
   const vault = new FdVault(store);
   const eventfd = openEventfd();
   const copy = duplicate(eventfd);
-  const memfd = openMemfd(4096);
+  const memfd = openMemfd('rngd', 4096);
   const number = vault.keep(eventfd);
   t.equal(vault.keep(eventfd), number, 'the same fd again');
   t.equal(vault.keep(copy), number, 'a copy of it');
@@ -45,7 +45,7 @@ t.test('an open file has one number, another file of the same kind another', (t)
 t.test('a file stays as long as one fd of it does, and is forgotten at the flush after the last', (t) => {
   const store = new OneOfEach();
   const vault = new FdVault(store);
-  const first = openMemfd(4096);
+  const first = openMemfd('rngd', 4096);
   const second = duplicate(first);
   const name = keptName(vault.keep(first));
   vault.keep(second);
@@ -65,7 +65,9 @@ t.test('a file stays as long as one fd of it does, and is forgotten at the flush
 t.test(
   'whatever VMMs pass and let go, every file in use is in the store under its number, and no other is',
   (t) => {
-    const files = Array.from({ length: 6 }, (_, i) => (i % 2 === 0 ? openEventfd() : openMemfd(4096)));
+    const files = Array.from({ length: 6 }, (_, i) =>
+      i % 2 === 0 ? openEventfd() : openMemfd('rngd', 4096),
+    );
     const deed = fc.record({ file: fc.nat(5), pass: fc.boolean() });
     fc.assert(
       fc.property(fc.array(deed, { maxLength: 60 }), (deeds) => {
@@ -105,7 +107,7 @@ t.test(
 t.test('what a process before has kept goes on under its number, and new numbers follow', (t) => {
   const store = new OneOfEach();
   const vault = new FdVault(store);
-  const inherited = openMemfd(4096);
+  const inherited = openMemfd('rngd', 4096);
   store.kept.set(keptName(41), duplicate(inherited));
   vault.adopt(41, inherited);
   const own = duplicate(inherited);

@@ -56,7 +56,7 @@ function sort(kept: readonly KeptFile[], devices: readonly string[]) {
 const files: readonly KeptFile[] = [1, 2, 3].map((number) => ({ name: keptName(number), fd: openEventfd() }));
 
 t.test('front-ends, memories and open files find their devices', (t) => {
-  const memory = openMemfd(4096);
+  const memory = openMemfd('rngd', 4096);
   const { frontEnds, memories, surplus, lines } = sort(
     [
       ...files,

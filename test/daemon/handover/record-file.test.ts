@@ -43,8 +43,8 @@ t.test('room has an end, and what is no record is none', (t) => {
   file.write('x'.repeat(MAX_RECORD_BYTES));
   t.equal(RecordFile.open(file.fd)?.text.length, MAX_RECORD_BYTES);
   t.throws(() => file.write('x'.repeat(MAX_RECORD_BYTES + 1)), RangeError);
-  t.equal(RecordFile.open(openMemfd(4096)), undefined, 'too short and blank');
-  const other = openMemfd(2 * 512 * 1024);
+  t.equal(RecordFile.open(openMemfd('rngd', 4096)), undefined, 'too short and blank');
+  const other = openMemfd('rngd', 2 * 512 * 1024);
   writeSync(other, Buffer.alloc(64, 0xff), 0, 64, 0);
   t.equal(RecordFile.open(other), undefined);
   t.end();
