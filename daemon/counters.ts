@@ -218,6 +218,11 @@ export class SeatCounters {
 
   connected(pid: number, uid: number): void {
     this.add(Slot.Connections, 1);
+    this.seated(pid, uid);
+  }
+
+  /** A front-end that another process has accepted is served here. */
+  seated(pid: number, uid: number): void {
     this.values[Slot.PeerPid] = pid;
     this.values[Slot.PeerUid] = uid;
     this.values[Slot.Connected] = 1;

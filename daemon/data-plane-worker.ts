@@ -38,6 +38,7 @@ const devices = new DeviceTable({
   starvation,
   budget,
   log,
+  keeping: undefined,
   post,
   connected: (count) => {
     if (count < 0) loop.pause();

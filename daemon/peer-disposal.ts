@@ -19,18 +19,27 @@ export class PeerDisposal implements Disposal {
   private readonly waiting = new Int32Array(new SharedArrayBuffer(4));
   private readonly device: number;
   private readonly post: (message: DataPlaneMessage) => void;
+  private readonly released: (fd: Fd) => void;
 
-  constructor(device: number, post: (message: DataPlaneMessage) => void) {
+  /** `released` is told of each fd that is let go, before its number can come again. */
+  constructor(
+    device: number,
+    post: (message: DataPlaneMessage) => void,
+    released: (fd: Fd) => void = () => undefined,
+  ) {
     this.device = device;
     this.post = post;
+    this.released = released;
   }
 
   closeFd(fd: Fd): void {
+    this.released(fd);
     this.hand({ fd, how: 'close' });
   }
 
   /** As closeFd, for a socket whose traffic ends with this: no other fd of ours stands for it. */
   endSocket(fd: Fd): void {
+    this.released(fd);
     this.hand({ fd, how: 'end' });
   }
 

@@ -10,6 +10,7 @@ import type { MemoryOptions } from './device-state.js';
 import type { Pools, SourceChoice } from './entropy/pools.js';
 import type { Starvation } from './entropy/starvation.js';
 import type { EventLoop, Watch, Watcher } from './event-loop.js';
+import type { Keeping } from './handover/front-end-journal.js';
 import { Ledger } from './ledger.js';
 import { LimitTurns } from './limit-turns.js';
 import { type Limit, Limiter } from './limiter.js';
@@ -66,6 +67,8 @@ export interface DeviceContext {
   /** What all devices together may deliver. */
   readonly budget: SharedBudget;
   readonly log: Log;
+  /** Where front-ends are kept for the next process; undefined: nothing is. */
+  readonly keeping: Keeping | undefined;
   /** To the main thread. */
   readonly post: (message: DataPlaneMessage) => void;
   /** A front-end has come or gone. Views that it leaves wait for the garbage collector in the thread's own loop. */
@@ -113,7 +116,14 @@ export class RngDevice implements Watcher, Timer {
     const { service, options, context } = this;
     const counters = this.ledger.seat(this.seats.length);
     const seat = new Seat(
-      { service, memory: options.memory, counters, post: context.post },
+      {
+        service,
+        memory: options.memory,
+        counters,
+        post: context.post,
+        device: this.name,
+        keeping: context.keeping,
+      },
       {
         log: (level, code, message, fields) => this.log(level, code, message, fields),
         connected: (change) => this.connected(change),

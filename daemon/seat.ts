@@ -8,6 +8,9 @@ import { Connection } from './connection.js';
 import { SeatCounters } from './counters.js';
 import type { DataPlaneMessage } from './data-plane-messages.js';
 import { DeviceState, type MemoryOptions } from './device-state.js';
+import { FrontEndJournal, type Keeping } from './handover/front-end-journal.js';
+import type { Take } from './handover/frontend-record.js';
+import type { InheritedFrontEnd } from './handover/inherited.js';
 import { LogThrottle } from './log-throttle.js';
 import { PeerDisposal } from './peer-disposal.js';
 import type { ServiceContext } from './ring-service.js';
@@ -43,6 +46,10 @@ export interface SeatSetup {
   readonly counters: Float64Array;
   /** To the main thread. */
   readonly post: (message: DataPlaneMessage) => void;
+  /** The device's name. */
+  readonly device: string;
+  /** Where front-ends are kept for the next process; undefined: nothing is kept as it comes. */
+  readonly keeping: Keeping | undefined;
 }
 
 /** One seat. */
@@ -61,12 +68,17 @@ export class Seat {
   /** The front-end's process as it connected; 0 when it is in a pid namespace that we cannot see. */
   private peerPid = 0;
   private before = { requests: 0, bytes: 0 };
+  private readonly device: string;
+  private readonly keeping: Keeping | undefined;
+  private journal: FrontEndJournal | undefined;
 
   constructor(setup: SeatSetup, on: SeatEvents) {
     this.on = on;
     this.memory = setup.memory;
     this.counters = new SeatCounters(setup.counters);
-    this.disposal = new PeerDisposal(this.number, setup.post);
+    this.device = setup.device;
+    this.keeping = setup.keeping;
+    this.disposal = new PeerDisposal(this.number, setup.post, (fd) => setup.keeping?.vault.release(fd));
     this.service = {
       ...setup.service,
       counters: this.counters,
@@ -132,7 +144,39 @@ export class Seat {
     const connection = this.newConnection(fd, pid);
     this.counters.connected(pid, uid);
     this.on.log('info', 'connected', `a front-end has connected (pid ${pid}, uid ${uid})`, { pid, uid });
+    if (this.keeping !== undefined) this.journal = FrontEndJournal.begin(this.keeping, this.device);
+    this.save();
     connection.open();
+  }
+
+  /** Goes on with a front-end of another process; `take` gives fds of the vault, to be owned. */
+  takeOver(frontEnd: InheritedFrontEnd, take: Take): void {
+    const { record, number, recordFd } = frontEnd;
+    const fd = take(record.socket);
+    const { pid, uid } = peerCredentials(fd);
+    const connection = this.newConnection(fd, pid);
+    if (this.keeping !== undefined)
+      this.journal = FrontEndJournal.goOn(this.keeping, this.device, number, recordFd);
+    this.counters.seated(pid, uid);
+    connection.restore(record, take);
+    if (this.isFree) return;
+    this.on.log('info', 'taken_over', `a front-end goes on in this process (pid ${pid}, uid ${uid})`, {
+      pid,
+      uid,
+    });
+    this.save();
+    connection.open();
+  }
+
+  /** Writes down how the front-end stands, for the next process. */
+  private save(): void {
+    if (this.connection !== undefined) this.journal?.save(this.connection);
+  }
+
+  /** Writes the front-end down in another place than where it is kept as it comes. */
+  record(keeping: Keeping): void {
+    if (this.connection === undefined) return;
+    FrontEndJournal.begin(keeping, this.device).save(this.connection);
   }
 
   private newConnection(fd: Fd, pid: number): Connection {
@@ -151,7 +195,7 @@ export class Seat {
       ended: (fault) => this.ended(fault),
       bug: (error) => this.endByBug(error),
       held: () => this.hold.begin(),
-      changed: () => undefined,
+      changed: () => this.save(),
     });
     this.connection = connection;
     this.on.connected(1);
@@ -165,6 +209,7 @@ export class Seat {
     }
     this.counters.ringFault();
     this.logFault('warn', `the ring was stopped: ${fault.message}`, fault);
+    this.save();
   }
 
   private ended(fault: Fault | undefined): void {
@@ -191,6 +236,8 @@ export class Seat {
 
   private letGo(): void {
     this.connection = undefined;
+    this.journal?.end();
+    this.journal = undefined;
     this.counters.disconnected();
     this.on.connected(-1);
   }
@@ -232,6 +279,8 @@ export class Seat {
   close(): void {
     this.connection?.close();
     this.connection = undefined;
+    this.journal?.end();
+    this.journal = undefined;
     this.counters.disconnected();
     this.hold.end();
   }

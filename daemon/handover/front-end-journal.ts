@@ -48,7 +48,7 @@ export class FrontEndJournal {
     this.keep = (fd) => keeping.vault.keep(fd);
   }
 
-  /** Of a new front-end of `device`. Throws when there is no memory. */
+  /** Of a front-end of `device` that has no record yet. Throws when there is no memory. */
   static begin(keeping: Keeping, device: string): FrontEndJournal {
     const name = recordName(keeping.nextRecord++);
     const file = RecordFile.create();

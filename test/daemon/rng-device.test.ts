@@ -87,6 +87,7 @@ class Stand {
           starvation: new Starvation(this.loop.timers),
           budget: this.budget,
           log: () => undefined,
+          keeping: undefined,
           post: (message) => {
             if (message.kind === 'dispose') dispose(message);
           },
