@@ -36,6 +36,8 @@ export interface DeviceChange {
   readonly limit?: Limit | undefined;
   readonly weight?: number;
   readonly entropy?: SourceChoice;
+  /** For the main thread: whether the device stays with these when the daemon's change. */
+  readonly ownSources?: boolean;
 }
 
 /** A change while the data plane serves; it happens whole or not at all. */
@@ -43,6 +45,9 @@ export type Command =
   | { readonly kind: 'addDevice'; readonly device: DeviceOptions }
   | { readonly kind: 'removeDevice'; readonly name: string }
   | { readonly kind: 'changeDevice'; readonly name: string; readonly change: DeviceChange }
+  | { readonly kind: 'addSource'; readonly source: SourceSetup }
+  /** No device draws from it any more. */
+  | { readonly kind: 'removeSource'; readonly spec: string }
   /** What all devices together may deliver; undefined: no limit. */
   | { readonly kind: 'changeTotal'; readonly total: Limit | undefined };
 

@@ -83,12 +83,6 @@ function turn(): void {
 }
 
 for (const device of setup.devices) devices.carryOut({ kind: 'addDevice', device });
-if (!pools.locked || setup.sources.some(({ queue }) => !queue.locked)) {
-  log(
-    'warn',
-    'pool_not_locked',
-    'waiting entropy could not be locked in RAM: raise LimitMEMLOCK to 256 KiB or more',
-  );
-}
+if (!pools.locked || setup.sources.some(({ queue }) => !queue.locked)) devices.logNotLocked();
 post({ kind: 'serving' });
 setImmediate(turn);

@@ -1,6 +1,8 @@
-// The devices of one data-plane thread by name, and the changes that the main thread asks for while they serve.
+// The devices of one data-plane thread by name, and the changes (of sources too) that the main thread asks for while they serve.
 import { assertNever } from '../protocol/assert-never.js';
-import type { Command, DeviceChange } from './data-plane-messages.js';
+import type { Command, DeviceChange, SourceSetup } from './data-plane-messages.js';
+import { FedSource } from './entropy/fed-queue.js';
+import { SourceStatus } from './entropy/source-status.js';
 import { type DeviceContext, type DeviceOptions, RngDevice } from './rng-device.js';
 
 /** Devices by name; the main thread has checked that a command fits. */
@@ -25,6 +27,12 @@ export class DeviceTable {
       case 'changeDevice':
         change(this.named(command.name), command.change);
         return;
+      case 'addSource':
+        this.addSource(command.source);
+        return;
+      case 'removeSource':
+        this.context.pools.removeSource(command.spec);
+        return;
       case 'changeTotal':
         this.context.budget.change(command.total);
         return;
@@ -37,6 +45,20 @@ export class DeviceTable {
     const device = new RngDevice(options, this.context);
     this.devices.set(options.name, device);
     device.open();
+  }
+
+  private addSource({ spec, queue, status }: SourceSetup): void {
+    this.context.pools.addSource(new FedSource(spec.text, queue, new SourceStatus(status)));
+    if (!queue.locked) this.logNotLocked();
+  }
+
+  /** Waiting entropy may be swapped out. */
+  logNotLocked(): void {
+    this.context.log(
+      'warn',
+      'pool_not_locked',
+      'waiting entropy could not be locked in RAM: raise LimitMEMLOCK to 256 KiB or more',
+    );
   }
 
   private named(name: string): RngDevice {

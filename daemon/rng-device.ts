@@ -148,9 +148,11 @@ export class RngDevice implements Watcher, Timer {
 
   /** Draws from other sources from the next request on; all of them are known to the pools. */
   setSources(choice: SourceChoice): void {
+    const before = this.service.pool;
     const pool = this.context.pools.choose(choice);
     this.service.pool = pool;
     for (const seat of this.seats) seat.use({ pool });
+    this.context.pools.release(before);
   }
 
   /** Holds requests, or serves them again; the connections stay. */
@@ -289,6 +291,7 @@ export class RngDevice implements Watcher, Timer {
   close(): void {
     for (const seat of this.seats) seat.close();
     this.context.budget.remove(this.service.share);
+    this.context.pools.release(this.service.pool);
     this.context.loop.timers.disarm(this);
     if (this.watch === undefined) return;
     this.context.loop.unwatch(this.watch);

@@ -40,6 +40,7 @@ export class ServedDevice {
   limit: Limit | undefined;
   weight: number;
   entropy: SourceChoice;
+  ownSources: boolean;
   private paused: boolean;
   private readonly socket: DeviceSocket;
   private readonly ledger: LedgerFile;
@@ -50,6 +51,7 @@ export class ServedDevice {
     this.limit = socket.settings.limit;
     this.weight = socket.settings.weight;
     this.entropy = socket.settings.entropy;
+    this.ownSources = socket.settings.ownSources;
     this.paused = socket.settings.paused;
     this.socket = socket;
     this.ledger = ledger;
@@ -93,6 +95,7 @@ export class ServedDevice {
     this.weight = change.weight ?? this.weight;
     this.entropy = change.entropy ?? this.entropy;
     this.paused = change.paused ?? this.paused;
+    this.ownSources = change.ownSources ?? this.ownSources;
   }
 
   /** Where it listens, for a log line. */
@@ -111,6 +114,7 @@ export class ServedDevice {
       limit: this.limit ?? null,
       weight: this.weight,
       sources: [...this.entropy.specs],
+      ownSources: this.ownSources,
       mix: this.entropy.mix,
       maxConnections: this.seats.length,
       frontEnds: connected.map(frontEndOf),

@@ -14,22 +14,22 @@ import type {
   DeviceStatus,
   Health,
   NewDevice,
+  NewSource,
   Reload,
   SourceStatus,
   Status,
 } from './control/shapes.js';
 import type { Command, DeviceChange } from './data-plane-messages.js';
 import { DataPlane } from './data-plane.js';
-import { type DeviceSocket, openAll } from './device-sockets.js';
-import type { SourceChoice } from './entropy/pools.js';
+import { closeSockets, type DeviceSocket, openAll } from './device-sockets.js';
+import type { SourceSpec } from './entropy/source-spec.js';
 import { removeSocketFile } from './listening-socket.js';
 import type { DaemonLog } from './log.js';
 import type { Log } from './rng-device.js';
 import { ServedDevice } from './served-device.js';
 import { changeText, limitText } from './change-text.js';
 import { planReload } from './config/reload-plan.js';
-import { sourceStatuses } from './source-board.js';
-import { chooseSources, type WantedSources } from './source-choice.js';
+import { silent, SourceControl } from './source-control.js';
 import { settingsOf, type StateFile } from './state-file.js';
 
 /** What a service is started with. */
@@ -41,6 +41,15 @@ export interface ServiceSetup {
   readonly readAgain: (() => Promise<Settings | Fault>) | undefined;
   /** The data plane has failed, or there is nothing left to serve. */
   readonly ended: (failed: boolean, reason: string) => void;
+}
+
+/** What it serves from the start. */
+export interface ServiceStart {
+  readonly sockets: readonly DeviceSocket[];
+  readonly state: StateFile | undefined;
+  /** All that is read, and the texts of what devices draw from that say nothing else. */
+  readonly sources: readonly SourceSpec[];
+  readonly order: readonly string[];
 }
 
 /** Sockets that are checked for their files, and health for a change, so often. Ours. */
@@ -59,6 +68,7 @@ export class Service implements Operations {
   private readonly byName = new Map<string, ServedDevice>();
   private readonly plane: DataPlane;
   private readonly state: StateFile | undefined;
+  private readonly sourceControl: SourceControl;
   private readonly clock = new MonotonicClock();
   private readonly startedMs = performance.now();
   private settings: Settings;
@@ -71,14 +81,14 @@ export class Service implements Operations {
   private lastHealth: Health['status'] = 'ok';
 
   /** Starts serving; the sockets are the service's from here on. */
-  constructor(setup: ServiceSetup, sockets: readonly DeviceSocket[], state: StateFile | undefined) {
+  constructor(setup: ServiceSetup, { sockets, state, sources, order }: ServiceStart) {
     this.setup = setup;
     this.version = setup.version;
     this.settings = setup.settings;
     this.log = setup.log.log;
     this.state = state;
     for (const socket of sockets) this.byName.set(socket.settings.name, new ServedDevice(socket));
-    const { sources, busyPollUs, total } = setup.settings;
+    const { busyPollUs, total } = setup.settings;
     const devices = [...this.byName.values()].map(({ options }) => options);
     this.plane = new DataPlane(
       { devices, sources, busyPollUs, total },
@@ -93,6 +103,15 @@ export class Service implements Operations {
         },
         lastConnectionEnded: () => setup.ended(false, 'the front-end of the inherited connection has gone'),
       },
+    );
+    this.sourceControl = new SourceControl(
+      {
+        plane: this.plane,
+        devices: () => this.byName.values(),
+        allowTestSources: () => this.settings.allowTestSources,
+      },
+      sources,
+      order,
     );
   }
 
@@ -182,7 +201,7 @@ export class Service implements Operations {
   }
 
   sources(): readonly SourceStatus[] {
-    return sourceStatuses(this.plane.sourceWatch, this.setup.settings.sources);
+    return this.sourceControl.statuses();
   }
 
   private nowMs(): number {
@@ -211,7 +230,8 @@ export class Service implements Operations {
         );
       }
       const { deviceDefaults } = this.settings;
-      const entropy = this.chooseSources(wanted, deviceDefaults.entropy);
+      const defaults = { specs: this.sourceControl.defaults, mix: deviceDefaults.entropy.mix };
+      const entropy = this.sourceControl.choose(wanted, defaults);
       if (entropy instanceof Fault) return entropy;
       const [socket] = asArray(openAll([settingsOf(wanted, deviceDefaults, entropy)]));
       if (socket instanceof Fault || socket === undefined) return socket ?? this.unknownDevice(wanted.name);
@@ -228,11 +248,6 @@ export class Service implements Operations {
     });
   }
 
-  private chooseSources(wanted: WantedSources, before: SourceChoice): SourceChoice | Fault {
-    const { sources } = this.setup.settings;
-    return chooseSources(wanted, before, { sources, allowTestSources: this.settings.allowTestSources });
-  }
-
   private async serve(socket: DeviceSocket): Promise<ServedDevice | Fault> {
     const device = new ServedDevice(socket);
     this.byName.set(device.name, device);
@@ -243,13 +258,14 @@ export class Service implements Operations {
     return this.inTurn(async () => {
       const device = this.byName.get(name);
       if (device === undefined) return this.unknownDevice(name);
-      const entropy = this.chooseSources(patch, device.entropy);
+      const entropy = this.sourceControl.choose(patch, device.entropy);
       if (entropy instanceof Fault) return entropy;
       const hasSources = patch.sources !== undefined || patch.mix !== undefined;
       const change: DeviceChange = {
         ...('limit' in patch && { limit: patch.limit ?? undefined }),
         ...(patch.weight !== undefined && { weight: patch.weight }),
         ...(hasSources && { entropy }),
+        ...(patch.sources !== undefined && { ownSources: patch.sources !== null }),
         ...(patch.paused !== undefined && { paused: patch.paused }),
       };
       const failed = await this.command({ kind: 'changeDevice', name, change });
@@ -307,6 +323,12 @@ export class Service implements Operations {
     });
     const opened = openAll(plan.add);
     if (opened instanceof Fault) return this.keepOld(opened);
+    // What is new was opened a moment ago, when the configuration was read.
+    const failed = await this.sourceControl.ensure(next.sources);
+    if (failed) {
+      closeSockets(opened);
+      return this.keepOld(failed);
+    }
     this.settings = next;
     this.setup.log.setLevel(next.logLevel);
     for (const name of plan.remove) await this.drop(name);
@@ -315,6 +337,11 @@ export class Service implements Operations {
       this.byName.get(name)?.take(change);
       await this.command({ kind: 'changeDevice', name, change });
     }
+    if (plan.sources !== undefined) {
+      await this.sourceControl.follow(plan.sources);
+      await this.state?.sourcesChanged(undefined);
+    }
+    await this.sourceControl.prune();
     if (plan.changesTotal) await this.command({ kind: 'changeTotal', total: next.total });
     const { changed, needsRestart } = plan;
     const said = changed.length === 0 ? 'nothing has changed' : changed.join('; ');
@@ -323,9 +350,34 @@ export class Service implements Operations {
     return { changed: [...changed], needsRestart: [...needsRestart] };
   }
 
-  /** Tries sources that have failed again, also those that have failed for good; `who` is for the log. */
-  enableSources(who: string): readonly string[] {
-    const enabled = this.plane.enableSources();
+  async addSource(peer: Peer, wanted: NewSource): Promise<SourceStatus | Fault> {
+    return this.changeSources(peer, () => this.sourceControl.add(wanted));
+  }
+
+  async orderSources(peer: Peer, texts: readonly string[]): Promise<readonly SourceStatus[] | Fault> {
+    return (await this.changeSources(peer, () => this.sourceControl.put(texts))) ?? this.sources();
+  }
+
+  async removeSource(peer: Peer, text: string): Promise<Fault | undefined> {
+    return this.changeSources(peer, () => this.sourceControl.remove(text));
+  }
+
+  private async changeSources<T>({ uid, pid }: Peer, change: () => Promise<T | Fault>): Promise<T | Fault> {
+    return this.inTurn(async () => {
+      const changed = await change();
+      if (changed instanceof Fault) return changed;
+      const texts = this.sourceControl.defaultTexts;
+      const message = `guests draw from ${texts.join(', ')} (by uid ${uid}, pid ${pid})`;
+      this.log('info', 'sources_changed', message, { uid, pid });
+      await this.state?.sourcesChanged(texts);
+      return changed;
+    });
+  }
+
+  /** Tries sources that have failed again, also those that have failed for good, or `only` one; `who` is for the log. */
+  enableSources(who: string, only?: string): readonly string[] | Fault {
+    const enabled = this.sourceControl.enable(only);
+    if (enabled instanceof Fault) return enabled;
     if (enabled.length > 0)
       this.log('info', 'sources_enabled', `enabled again (${who}): ${enabled.join(', ')}`);
     return enabled;
@@ -374,12 +426,4 @@ export class Service implements Operations {
 
 function asArray(opened: DeviceSocket[] | Fault): readonly (DeviceSocket | Fault)[] {
   return opened instanceof Fault ? [opened] : opened;
-}
-
-function silent(): Fault {
-  return new Fault(
-    'request',
-    'data_plane_silent',
-    'the data plane does not answer: the change is made when it does',
-  );
 }

@@ -7,7 +7,8 @@ import { parseSourceSpec } from './entropy/source-spec.js';
 
 /** What a request says of sources; what it does not say stays. */
 export interface WantedSources {
-  readonly sources?: readonly string[] | undefined;
+  /** null: those of the daemon. */
+  readonly sources?: readonly string[] | null | undefined;
   readonly mix?: boolean | undefined;
 }
 
@@ -15,11 +16,12 @@ export interface WantedSources {
 export function chooseSources(
   wanted: WantedSources,
   before: SourceChoice,
-  settings: Pick<Settings, 'sources' | 'allowTestSources'>,
+  settings: Pick<Settings, 'sources' | 'allowTestSources'> & { readonly defaults: readonly string[] },
 ): SourceChoice | Fault {
   const running = settings.sources.map(({ text }) => text);
   const specs: string[] = [];
-  for (const text of wanted.sources ?? before.specs) {
+  const { sources = before.specs } = wanted;
+  for (const text of sources ?? settings.defaults) {
     const spec = parseSourceSpec(text, settings.allowTestSources);
     if (spec instanceof Fault) return new FieldFault('sources', spec.message);
     if (!running.includes(spec.text)) return notRunning('sources', spec.text, running);
@@ -34,6 +36,6 @@ export function chooseSources(
 function notRunning(field: string, text: string, running: readonly string[]): FieldFault {
   return new FieldFault(
     field,
-    `expected sources that the daemon runs (${running.join(', ')}), got ${text}: add it to the configuration and restart`,
+    `expected sources that the daemon runs (${running.join(', ')}), got ${text}: add it to those of the daemon first`,
   );
 }

@@ -6,6 +6,7 @@ import { closeSockets, defaultDevice, openSockets } from './device-sockets.js';
 import { type ListeningSocket, listenOn, removeSocketFile } from './listening-socket.js';
 import { Service, type ServiceSetup } from './service.js';
 import { StateFile } from './state-file.js';
+import { lockState } from './state-lock.js';
 
 /** Who may read is decided by the file's mode: its owner and its group. */
 const CONTROL_SOCKET_MODE = 0o660;
@@ -20,10 +21,7 @@ export interface Running {
 
 /** Starts the service; on a fault nothing is left behind. */
 export function startService(setup: ServiceSetup): Running | Fault {
-  const state =
-    setup.settings.stateFile === undefined
-      ? undefined
-      : StateFile.read(setup.settings.stateFile, setup.log.log);
+  const state = openState(setup);
   if (state instanceof Fault) return state;
   const settings = state === undefined ? setup.settings : state.applyTo(setup.settings);
   const isDefault =
@@ -37,7 +35,8 @@ export function startService(setup: ServiceSetup): Running | Fault {
     closeSockets(sockets);
     return controlSocket;
   }
-  const service = new Service(setup, sockets, state);
+  const { sources, deviceDefaults } = settings;
+  const service = new Service(setup, { sockets, state, sources, order: deviceDefaults.entropy.specs });
   const server = controlSocket && serveControl(service, controlSocket, setup);
   return {
     service,
@@ -49,6 +48,12 @@ export function startService(setup: ServiceSetup): Running | Fault {
       await stopped;
     },
   };
+}
+
+function openState({ settings, log }: ServiceSetup): StateFile | Fault | undefined {
+  const { stateFile } = settings;
+  if (stateFile === undefined) return undefined;
+  return lockState(stateFile) ?? StateFile.read(stateFile, log.log);
 }
 
 function openControlSocket({ control }: Settings): ListeningSocket | Fault | undefined {

@@ -4,13 +4,14 @@ import { readFileSync } from 'node:fs';
 import { open, rename } from 'node:fs/promises';
 import * as v from 'valibot';
 import { Fault } from '../protocol/fault.js';
-import { deviceName } from './config/fields.js';
+import { deviceName, sourceText } from './config/fields.js';
 import { firstIssue } from './config/issue.js';
 import type { DeviceDefaults, DeviceSettings } from './config/device-settings.js';
 import type { Settings } from './config/settings.js';
 import { parseJson } from './control/json.js';
 import { type DevicePatch, DevicePatchShape, type NewDevice, NewDeviceShape } from './control/shapes.js';
 import type { SourceChoice } from './entropy/pools.js';
+import { parseSourceSpec, type SourceSpec } from './entropy/source-spec.js';
 import type { Log } from './rng-device.js';
 import { chooseSources, type WantedSources } from './source-choice.js';
 
@@ -18,6 +19,8 @@ const StateShape = v.strictObject({
   added: v.array(NewDeviceShape),
   removed: v.array(deviceName),
   changed: v.array(v.strictObject({ name: deviceName, ...DevicePatchShape.entries })),
+  /** What the daemon draws from, where that was changed. */
+  sources: v.optional(v.array(sourceText)),
 });
 type State = v.InferOutput<typeof StateShape>;
 
@@ -52,7 +55,8 @@ export class StateFile {
   }
 
   /** The configuration with the changes made in it; what no longer fits it is left out. */
-  applyTo(settings: Settings): Settings {
+  applyTo(configured: Settings): Settings {
+    const settings = this.withSources(configured);
     const { added, removed, changed } = this.state;
     const kept = settings.devices.filter(({ name }) => !removed.includes(name));
     const fresh = added.filter(({ name }) => !kept.some((device) => device.name === name));
@@ -73,15 +77,46 @@ export class StateFile {
           ...('limit' in change && { limit: change.limit ?? undefined }),
           ...(change.weight !== undefined && { weight: change.weight }),
           entropy: this.chosen(change, device.entropy, settings),
+          ...(change.sources !== undefined && { ownSources: change.sources !== null }),
           ...(change.paused !== undefined && { paused: change.paused }),
         };
       }),
     };
   }
 
+  /** The settings with what the daemon draws from as it was changed. */
+  private withSources(settings: Settings): Settings {
+    const { sources: texts } = this.state;
+    if (texts === undefined) return settings;
+    const specs: SourceSpec[] = [];
+    for (const text of texts) {
+      const spec = parseSourceSpec(text, settings.allowTestSources);
+      if (spec instanceof Fault) {
+        this.log(
+          'warn',
+          'state_file',
+          `${this.path}: what the daemon draws from is left as configured: ${spec.message}`,
+        );
+        return settings;
+      }
+      specs.push(spec);
+    }
+    const order = specs.map(({ text }) => text);
+    const { deviceDefaults, devices, sources } = settings;
+    const follow = <T extends DeviceDefaults>(device: T): T =>
+      device.ownSources ? device : { ...device, entropy: { ...device.entropy, specs: order } };
+    return {
+      ...settings,
+      deviceDefaults: follow(deviceDefaults),
+      devices: devices.map(follow),
+      sources: [...specs, ...sources.filter(({ text }) => !order.includes(text))],
+    };
+  }
+
   /** The sources of a change, or those of before where the configuration no longer has them. */
   private chosen(wanted: WantedSources, before: SourceChoice, settings: Settings): SourceChoice {
-    const choice = chooseSources(wanted, before, settings);
+    const defaults = settings.deviceDefaults.entropy.specs;
+    const choice = chooseSources(wanted, before, { ...settings, defaults });
     if (!(choice instanceof Fault)) return choice;
     this.log('warn', 'state_file', `${this.path}: sources of a change are left out: ${choice.message}`);
     return before;
@@ -89,13 +124,14 @@ export class StateFile {
 
   async added(device: NewDevice): Promise<void> {
     const { added, removed, changed } = this.state;
-    await this.write({ added: [...added, device], removed, changed });
+    await this.write({ ...this.state, added: [...added, device], removed, changed });
   }
 
   async removed(name: string): Promise<void> {
     const { added, removed, changed } = this.state;
     const wasAdded = added.some((device) => device.name === name);
     await this.write({
+      ...this.state,
       added: added.filter((device) => device.name !== name),
       removed: wasAdded ? removed : [...removed, name],
       changed: changed.filter((change) => change.name !== name),
@@ -106,7 +142,19 @@ export class StateFile {
     const { added, removed, changed } = this.state;
     const before = changed.find((change) => change.name === name);
     const others = changed.filter((change) => change.name !== name);
-    await this.write({ added, removed, changed: [...others, { ...before, ...patch, name }] });
+    await this.write({
+      ...this.state,
+      added,
+      removed,
+      changed: [...others, { ...before, ...patch, name }],
+    });
+  }
+
+  /** What the daemon draws from was changed; undefined: the configuration has the last word on it again. */
+  async sourcesChanged(sources: readonly string[] | undefined): Promise<void> {
+    const { sources: before, ...others } = this.state;
+    if (sources !== undefined) await this.write({ ...others, sources: [...sources] });
+    else if (before !== undefined) await this.write(others);
   }
 
   /** A failure is logged: the change is in force all the same. */
@@ -144,6 +192,7 @@ export function settingsOf(
     limit: limit === undefined ? defaults.limit : (limit ?? undefined),
     weight: weight ?? defaults.weight,
     entropy,
+    ownSources: wanted.sources !== undefined,
     memoryPolicy: memory ?? defaults.memoryPolicy,
     memSlots: memSlots ?? defaults.memSlots,
     connections: connections ?? defaults.connections,

@@ -46,6 +46,8 @@ export const F_ADD_SEALS = 1033;
 const AT_EMPTY_PATH = 0x1000;
 const AT_STATX_DONT_SYNC = 0x4000;
 const STATX_BASIC_STATS = 0x7ff;
+export const LOCK_EX = 2;
+export const LOCK_NB = 4;
 export const POLLIN = 1;
 export const POLLOUT = 4;
 export const POLLERR = 8;
@@ -387,6 +389,14 @@ function bindVmCopy(symbol: 'process_vm_readv' | 'process_vm_writev') {
 export const guardedRead = bindVmCopy('process_vm_readv');
 /** Copies into memory that may vanish; as {@link guardedRead}. */
 export const guardedWrite = bindVmCopy('process_vm_writev');
+
+const flockCall = new PreparedCall('flock', 'int', ['int', 'int']);
+/** flock(2): the lock ends with the last fd of this open file, and so with the process at the latest. */
+export function flock(fd: number, operation: number): number {
+  flockCall.setInt(0, fd);
+  flockCall.setInt(1, operation);
+  return result(flockCall.call());
+}
 
 const pollCall = new PreparedCall('poll', 'int', ['pointer', 'size', 'int']);
 const pollRequest = new NativeMemory(8);

@@ -23,6 +23,8 @@ export interface DeviceSettings {
   readonly limit: Limit | undefined;
   readonly weight: number;
   readonly entropy: SourceChoice;
+  /** False: it draws from what the daemon draws from, in that order, also when that changes. */
+  readonly ownSources: boolean;
   readonly memoryPolicy: MemoryPolicy;
   readonly memSlots: number;
   /** Front-ends at a time. */
@@ -91,6 +93,7 @@ export function deviceSettings(
     limit,
     weight: given.weight ?? DEFAULT_WEIGHT,
     entropy: { specs, mix },
+    ownSources: false,
     memoryPolicy: given.memory ?? 'guard',
     memSlots: given['mem-slots'] ?? 0,
     connections: given.connections ?? DEFAULT_CONNECTIONS,

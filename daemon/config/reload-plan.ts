@@ -3,7 +3,6 @@
 // It compares what the file said before with what it says now, so what an operator has changed over the control socket stays.
 import { changeText, limitText } from '../change-text.js';
 import type { DeviceChange } from '../data-plane-messages.js';
-import { MIXED_IN } from '../entropy/pools.js';
 import type { DeviceSettings } from './device-settings.js';
 import type { Settings } from './settings.js';
 
@@ -12,6 +11,8 @@ export interface ReloadPlan {
   readonly remove: readonly string[];
   readonly change: readonly { readonly name: string; readonly change: DeviceChange }[];
   readonly changesTotal: boolean;
+  /** What the daemon draws from now, in order; undefined: as before. */
+  readonly sources: readonly string[] | undefined;
   /** What is made, in words. */
   readonly changed: readonly string[];
   /** What has to wait for a restart, in words. */
@@ -32,26 +33,21 @@ const FIXED: readonly (keyof DeviceSettings)[] = [
 export interface Present {
   /** The names of the devices that are served now. */
   readonly served: ReadonlySet<string>;
-  /** What the daemon was started with: its sources run until a restart. */
+  /** What the daemon was started with. */
   readonly started: Settings;
 }
 
 /** The way from `old`, which the file said before, to `next`. */
 export function planReload(old: Settings, next: Settings, { served, started }: Present): ReloadPlan {
-  const running = new Set(started.sources.map(({ text }) => text));
   const before = new Map(old.devices.map((device) => [device.name, device]));
   const after = new Map(next.devices.map((device) => [device.name, device]));
-  const add = next.devices
-    .filter(({ name }) => !before.has(name) && !served.has(name))
-    .map((device) =>
-      canDraw(device, running) ? device : { ...device, entropy: started.deviceDefaults.entropy },
-    );
+  const add = next.devices.filter(({ name }) => !before.has(name) && !served.has(name));
   const remove = old.devices.map(({ name }) => name).filter((name) => !after.has(name) && served.has(name));
   const both = next.devices.flatMap((device) => {
     const was = before.get(device.name);
     return was === undefined || !served.has(device.name) ? [] : [{ was, is: device }];
   });
-  const change = both.flatMap(({ was, is }) => changeOf(was, is, running));
+  const change = both.flatMap(({ was, is }) => changeOf(was, is));
   const fixed = both.flatMap(({ was, is }) =>
     FIXED.filter((key) => was[key] !== is[key]).map((key) => `device ${is.name}: ${kebab(key)}`),
   );
@@ -60,6 +56,7 @@ export function planReload(old: Settings, next: Settings, { served, started }: P
     remove,
     change,
     changesTotal: !same(old.total, next.total),
+    sources: orderOf(old, next),
     changed: [
       ...add.map(({ name }) => `device ${name} added`),
       ...remove.map((name) => `device ${name} removed`),
@@ -70,27 +67,28 @@ export function planReload(old: Settings, next: Settings, { served, started }: P
   };
 }
 
-function canDraw({ entropy }: DeviceSettings, running: ReadonlySet<string>): boolean {
-  const needed = [...entropy.specs, ...(entropy.mix ? [MIXED_IN] : [])];
-  return needed.every((text) => running.has(text));
+/** What the daemon draws from, where that has changed. */
+function orderOf(old: Settings, next: Settings): readonly string[] | undefined {
+  const { specs } = next.deviceDefaults.entropy;
+  return same(old.deviceDefaults.entropy.specs, specs) ? undefined : specs;
 }
 
-/** What a device is to change while it serves; sources that do not run yet have to wait for a restart. */
-function changeOf(
-  was: DeviceSettings,
-  is: DeviceSettings,
-  running: ReadonlySet<string>,
-): { name: string; change: DeviceChange }[] {
+/** What a device is to change while it serves; one without sources of its own follows the daemon's. */
+function changeOf(was: DeviceSettings, is: DeviceSettings): { name: string; change: DeviceChange }[] {
+  const follows = !was.ownSources && !is.ownSources && was.entropy.mix === is.entropy.mix;
+  const draws = !follows && !same([was.entropy, was.ownSources], [is.entropy, is.ownSources]);
   const change: DeviceChange = {
     ...(!same(was.limit, is.limit) && { limit: is.limit }),
     ...(was.weight !== is.weight && { weight: is.weight }),
-    ...(!same(was.entropy, is.entropy) && canDraw(is, running) && { entropy: is.entropy }),
+    ...(draws && { entropy: is.entropy, ownSources: is.ownSources }),
   };
   return Object.keys(change).length === 0 ? [] : [{ name: is.name, change }];
 }
 
 function whileRunning(old: Settings, next: Settings): string[] {
+  const order = orderOf(old, next);
   return [
+    ...(order === undefined ? [] : [`sources ${order.join(', ')}`]),
     ...(same(old.total, next.total) ? [] : [`in total ${limitText(next.total)}`]),
     ...(old.logLevel === next.logLevel ? [] : [`log-level ${next.logLevel}`]),
     ...(same(old.control.admins, next.control.admins) ? [] : ['control.admins']),
@@ -102,8 +100,11 @@ function whileRunning(old: Settings, next: Settings): string[] {
 }
 
 function afterRestart(started: Settings, next: Settings): string[] {
+  const credited = next.sources.filter(({ text, minEntropy }) =>
+    started.sources.some((source) => source.text === text && source.minEntropy !== minEntropy),
+  );
   return [
-    ...(same(started.sources, next.sources) ? [] : ['sources']),
+    ...credited.map(({ text }) => `source ${text}: min-entropy`),
     ...(started.busyPollUs === next.busyPollUs ? [] : ['busy-poll-us']),
     ...(started.logFormat === next.logFormat ? [] : ['log-format']),
     ...(started.stateFile === next.stateFile ? [] : ['state-file']),

@@ -129,7 +129,7 @@ function fromTables(
       return refuse(['device', i, 'socket-path'], `expected each socket-path once, got ${socketPath} twice`);
     const own = complete(table, (path, message) => refuse(['device', i, ...path], message));
     if (own instanceof Fault) return own;
-    devices.push({ ...own, name, socketPath });
+    devices.push({ ...own, ownSources: table.sources !== undefined, name, socketPath });
   }
   return devices;
 }

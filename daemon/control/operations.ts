@@ -1,7 +1,16 @@
 // What the control socket can ask of the daemon. The daemon implements it (service.ts); routes know nothing else.
 import type { Fault } from '../../protocol/fault.js';
 import type { Peer } from './peers.js';
-import type { DevicePatch, DeviceStatus, Health, NewDevice, Reload, SourceStatus, Status } from './shapes.js';
+import type {
+  DevicePatch,
+  DeviceStatus,
+  Health,
+  NewDevice,
+  NewSource,
+  Reload,
+  SourceStatus,
+  Status,
+} from './shapes.js';
 
 /** Reading never waits; changes are made one after the other, each whole or not at all. */
 export interface Operations {
@@ -19,7 +28,11 @@ export interface Operations {
   addDevice(peer: Peer, wanted: NewDevice): Promise<DeviceStatus | Fault>;
   changeDevice(peer: Peer, name: string, patch: DevicePatch): Promise<DeviceStatus | Fault>;
   removeDevice(peer: Peer, name: string): Promise<Fault | undefined>;
-  /** Tries sources that have failed again; their specs. */
-  enableSources(who: string): readonly string[];
+  addSource(peer: Peer, wanted: NewSource): Promise<SourceStatus | Fault>;
+  /** Everything that the daemon draws from, best first. */
+  orderSources(peer: Peer, texts: readonly string[]): Promise<readonly SourceStatus[] | Fault>;
+  removeSource(peer: Peer, text: string): Promise<Fault | undefined>;
+  /** Tries sources that have failed again, or `only` one of them; their specs. */
+  enableSources(who: string, only?: string): readonly string[] | Fault;
   reload(who: string): Promise<Reload | Fault>;
 }

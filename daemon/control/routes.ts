@@ -11,10 +11,14 @@ import {
   DeviceShape,
   DevicesShape,
   EnabledShape,
+  EnableShape,
   HealthShape,
   NewDeviceShape,
+  NewSourceShape,
   ReadyShape,
   ReloadShape,
+  SourceOrderShape,
+  SourceShape,
   SourcesShape,
   StatusShape,
 } from './shapes.js';
@@ -125,13 +129,40 @@ function changes(operations: Operations): readonly Route[] {
       async ({ peer, name }) => result((await operations.removeDevice(peer, name)) ?? {}),
     ),
     changing(
+      ['POST', '/v1/sources'],
+      { summary: 'Draw from a source more', replies: { [CREATED]: SourceShape } },
+      NewSourceShape,
+      async ({ peer, body }) => result(await operations.addSource(peer, body), CREATED),
+    ),
+    changing(
+      ['PUT', '/v1/sources'],
+      {
+        summary: 'Draw from these sources, in this order; devices with sources of their own stay with them',
+        replies: { [OK]: SourcesShape },
+      },
+      SourceOrderShape,
+      async ({ peer, body }) => {
+        const sources = await operations.orderSources(peer, body.sources);
+        return sources instanceof Fault ? sources : json({ sources });
+      },
+    ),
+    changing(
+      ['DELETE', '/v1/sources/{name}'],
+      { summary: 'Draw from a source no more', replies: { [OK]: v.strictObject({}) } },
+      v.optional(v.strictObject({})),
+      async ({ peer, name }) => result((await operations.removeSource(peer, name)) ?? {}),
+    ),
+    changing(
       ['POST', '/v1/sources/enable'],
       {
         summary: 'Try sources that have failed again, also those that have failed for good',
         replies: { [OK]: EnabledShape },
       },
-      v.optional(v.strictObject({})),
-      ({ peer }) => Promise.resolve(json({ enabled: operations.enableSources(whoIs(peer)) })),
+      EnableShape,
+      ({ peer, body }) => {
+        const enabled = operations.enableSources(whoIs(peer), body?.source);
+        return Promise.resolve(enabled instanceof Fault ? enabled : json({ enabled }));
+      },
     ),
     changing(
       ['POST', '/v1/reload'],

@@ -26,6 +26,11 @@ function described<T extends v.GenericSchema>(
   return v.pipe(schema, v.description(text));
 }
 
+const Sources = described(
+  v.pipe(v.array(sourceText, 'expected a list of sources'), v.minLength(1, 'expected at least one source')),
+  'sources, best first',
+);
+
 export const HealthShape = v.strictObject({
   status: described(
     v.picklist(['ok', 'degraded', 'failing']),
@@ -53,6 +58,7 @@ export const DeviceShape = v.strictObject({
   limit: Limit,
   weight,
   sources: described(v.array(sourceText), 'in order of preference'),
+  ownSources: described(v.boolean(), "false: they are the daemon's, also when those change"),
   mix: described(v.boolean(), "the kernel's bytes are mixed into theirs"),
   maxConnections: described(count, 'front-ends that the socket serves at a time'),
   frontEnds: described(
@@ -138,13 +144,25 @@ export const EnabledShape = v.strictObject({
 });
 export type Enabled = v.InferOutput<typeof EnabledShape>;
 
+/** POST /v1/sources. */
+export const NewSourceShape = v.strictObject({
+  source: sourceText,
+  position: v.optional(
+    described(count, 'its place in the order of preference, 0 for the first; without it the last'),
+  ),
+});
+export type NewSource = v.InferOutput<typeof NewSourceShape>;
+
+/** PUT /v1/sources. */
+export const SourceOrderShape = v.strictObject({ sources: Sources });
+
+/** POST /v1/sources/enable. */
+export const EnableShape = v.optional(
+  v.strictObject({ source: v.optional(described(sourceText, 'only this one')) }),
+);
+
 export const DevicesShape = v.strictObject({ devices: v.array(DeviceShape) });
 export const SourcesShape = v.strictObject({ sources: v.array(SourceShape) });
-
-const Sources = described(
-  v.pipe(v.array(sourceText, 'expected a list of sources'), v.minLength(1, 'expected at least one source')),
-  'sources that the daemon runs, best first',
-);
 
 /** POST /v1/devices. */
 export const NewDeviceShape = v.strictObject({
@@ -166,7 +184,7 @@ export type NewDevice = v.InferOutput<typeof NewDeviceShape>;
 export const DevicePatchShape = v.strictObject({
   limit: v.optional(Limit),
   weight: v.optional(weight),
-  sources: v.optional(Sources),
+  sources: v.optional(described(v.nullable(Sources), "null: the daemon's, also when those change")),
   mix: v.optional(v.boolean('expected true or false')),
   paused: v.optional(described(v.boolean(), 'hold all requests; the connection stays')),
 });

@@ -27,6 +27,7 @@ interface DeviceOptionValues {
   readonly limit: boolean;
   readonly weight?: number;
   readonly source?: readonly string[];
+  readonly daemonSources?: boolean;
   readonly mix?: boolean;
   readonly socketMode?: string;
   readonly socketGroup?: string;
@@ -80,8 +81,9 @@ export function addDeviceCommands(program: Command, run: Run): void {
 }
 
 /** Tries failed sources again. */
-export function enableSources(session: Session): Promise<Outcome> {
-  return show(session, EnabledShape, ['POST', '/v1/sources/enable'], ({ enabled }) =>
+export function enableSources(session: Session, source?: string): Promise<Outcome> {
+  const only = source === undefined ? undefined : { source };
+  return show(session, EnabledShape, ['POST', '/v1/sources/enable', only], ({ enabled }) =>
     enabled.length === 0 ? 'no source had failed\n' : `tried again: ${enabled.join(', ')}\n`,
   );
 }
@@ -104,6 +106,7 @@ function deviceOptions(command: Command): Command {
     .option('--no-limit', 'give what it asks for')
     .option('--weight <n>', "the device's part of the total against the others', 1 to 1000", integer)
     .option('--source <spec>', 'draw from this source; may be repeated, best first', collect)
+    .option('--daemon-sources', "draw from the daemon's sources, also when those change")
     .option('--mix', "mix the kernel's bytes into those of the sources")
     .option('--no-mix', 'do not');
 }
@@ -131,11 +134,13 @@ async function setDevice(session: Session, name = '', values: DeviceOptionValues
   if (answer instanceof Fault) return answer;
   const limit = wantedLimit(values, answer.value.limit);
   if (limit instanceof Fault) return limit;
-  const { weight, source, mix } = values;
+  const { weight, source, daemonSources = false, mix } = values;
+  if (daemonSources && source !== undefined) return usage('expected --source or --daemon-sources, got both');
   const wanted: DevicePatch = {
     ...(limit !== undefined && { limit }),
     ...(weight !== undefined && { weight }),
     ...(source !== undefined && { sources: [...source] }),
+    ...(daemonSources && { sources: null }),
     ...(mix !== undefined && { mix }),
   };
   if (Object.keys(wanted).length === 0)

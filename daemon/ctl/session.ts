@@ -23,11 +23,11 @@ export type Outcome = ExitStatus | Fault;
 export async function show<T extends GenericSchema>(
   { client, json, output }: Session,
   shape: T,
-  at: readonly [Method, string, object?],
+  at: readonly [Method, string, (object | undefined)?],
   text: (value: InferOutput<T>) => string,
 ): Promise<Outcome> {
   const [method, path, body] = at;
-  const answer = await client.json(shape, [method, path], body);
+  const answer = await client.json(shape, [method, path], ...(body === undefined ? [] : [body]));
   if (answer instanceof Error) return answer;
   output.out(json ? `${answer.text.trimEnd()}\n` : text(answer.value));
   return ExitStatus.Ok;

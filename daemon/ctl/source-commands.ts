@@ -1,16 +1,18 @@
 // Commands about sources: the daemon's, and any that can be tried here.
 import { existsSync } from 'node:fs';
 import type { Command } from 'commander';
+import * as v from 'valibot';
 import { Fault } from '../../protocol/fault.js';
-import { SourcesShape } from '../control/shapes.js';
+import { SourceShape, SourcesShape } from '../control/shapes.js';
 import { checkSources } from '../entropy/source-check.js';
 import { parseSourceSpec, type SourceSpec } from '../entropy/source-spec.js';
 import { enableSources, integer } from './change-commands.js';
 import { ExitStatus } from './exit-status.js';
 import { listSources, type Run } from './look-commands.js';
 import { type Output, printable, toned } from './output.js';
-import type { Outcome, Session } from './session.js';
+import { type Outcome, type Session, show } from './session.js';
 import { type SourceTest, testSource } from './source-test.js';
+import { sourceTableText } from './status-view.js';
 import { bytesText, countText, rateText } from './units.js';
 
 const DEFAULT_TEST_SECONDS = 5;
@@ -28,8 +30,51 @@ export function addSourceCommands(program: Command, run: Run): void {
     .action(run(listSources));
   sources
     .command('enable')
+    .argument('[spec]', 'only this one')
     .description('try failed sources again, also those that have failed for good')
     .action(run(enableSources));
+  const add = sources
+    .command('add')
+    .argument('<source>', 'as --source of vhost-rngd has it')
+    .option('--position <n>', 'its place in the order of preference, 0 for the first', integer)
+    .description('draw from a source more; devices with sources of their own do not')
+    .action(
+      run((session, source) => {
+        const { position } = add.opts<{ position?: number }>();
+        const wanted = { source, ...(position !== undefined && { position }) };
+        return show(
+          session,
+          SourceShape,
+          ['POST', '/v1/sources', wanted],
+          ({ spec }) => `${spec} is added\n`,
+        );
+      }),
+    );
+  sources
+    .command('remove')
+    .argument('<spec>')
+    .description('draw from a source no more')
+    .action(
+      run((session, spec = '') =>
+        show(
+          session,
+          v.strictObject({}),
+          ['DELETE', `/v1/sources/${encodeURIComponent(spec)}`],
+          () => `${spec} is removed\n`,
+        ),
+      ),
+    );
+  sources
+    .command('order')
+    .argument('<spec...>', 'all that is to be drawn from, best first')
+    .description('draw from these sources, in this order, and from no others')
+    .action(
+      run((session, ...specs) =>
+        show(session, SourcesShape, ['PUT', '/v1/sources', { sources: specs }], (found) =>
+          sourceTableText(session.output, found.sources),
+        ),
+      ),
+    );
   const test = sources
     .command('test')
     .argument('[spec...]', "sources as --source has them; by default the daemon's, or this machine's")

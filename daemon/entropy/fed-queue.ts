@@ -26,7 +26,7 @@ export interface FedQueuePlace {
   readonly locked: boolean;
 }
 
-/** Makes a queue, for the life of the process. */
+/** Makes a queue; see {@link freeFedQueue}. */
 export function createFedQueue(): FedQueuePlace {
   const { mapping, locked } = Mapping.forSecrets(FED_QUEUE_BYTES);
   return { address: mapping.address, control: new SharedArrayBuffer(CONTROL_BYTES), locked };
@@ -116,6 +116,15 @@ export function stopFedQueue(place: FedQueuePlace): void {
   const control = new Int32Array(place.control);
   Atomics.store(control, Control.Stop, 1);
   move(control);
+  // Nobody will want anything any more: whoever waits for that (whenWanted) goes on.
+  Atomics.store(control, Control.WakeWanted, 1);
+  Atomics.notify(control, Control.WakeWanted);
+}
+
+/** Wipes the queue and gives its memory back. SAFETY: both ends are closed, and the producer's thread has ended. */
+export function freeFedQueue(place: FedQueuePlace): void {
+  viewOf(place.address, FED_QUEUE_BYTES).fill(0);
+  libc.munmap(place.address, FED_QUEUE_BYTES);
 }
 
 /** The end of the data plane: a source that never waits. */
@@ -132,7 +141,7 @@ export class FedSource implements EntropySource {
     this.control = new Int32Array(place.control);
     this.address = place.address;
     this.status = status;
-    // SAFETY: the queue's mapping lives as long as the process.
+    // SAFETY: the queue's mapping is freed when this end is closed.
     this.bytes = viewOf(place.address, FED_QUEUE_BYTES);
   }
 

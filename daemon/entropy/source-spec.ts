@@ -70,3 +70,8 @@ function parseMinEntropy(text: string): number | undefined {
 function refuse(expected: string, got: string): Fault {
   return new Fault('daemon', 'source_spec', `expected ${expected}, got ${got}`);
 }
+
+/** The text with everything that was said of the source, as an operator writes it. */
+export function fullSourceText({ text, minEntropy }: SourceSpec): string {
+  return minEntropy === MAX_MIN_ENTROPY ? text : `${text}${MIN_ENTROPY}${minEntropy}`;
+}

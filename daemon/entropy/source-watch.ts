@@ -35,23 +35,33 @@ function mayChange({ told, queue }: WatchedSource): boolean {
 
 /** Keeps and logs the states of all sources. */
 export class SourceWatch {
-  readonly sources: readonly WatchedSource[];
+  readonly sources: WatchedSource[] = [];
   private readonly log: Log;
   private readonly throttle = new LogThrottle(LINES);
   private readonly clock = new MonotonicClock();
   private timer: NodeJS.Timeout | undefined;
   private stopped = false;
 
-  constructor(sources: readonly Pick<WatchedSource, 'spec' | 'status' | 'queue'>[], log: Log) {
-    this.sources = sources.map((source) => ({
+  constructor(log: Log) {
+    this.log = log;
+  }
+
+  /** Watches a source from its start on. */
+  add(source: Pick<WatchedSource, 'spec' | 'status' | 'queue'>): void {
+    this.sources.push({
       ...source,
       reason: 'it has not passed its start-up test yet',
       told: 'starting',
       hasFailed: false,
       awaited: false,
-    }));
-    this.log = log;
-    this.look();
+    });
+    this.lookAgain();
+  }
+
+  /** Forgets a source that is read no more. */
+  remove(spec: string): void {
+    const at = this.sources.findIndex((source) => source.spec === spec);
+    if (at >= 0) this.sources.splice(at, 1);
   }
 
   /** The state of a source now. */

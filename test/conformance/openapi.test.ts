@@ -28,6 +28,8 @@ await t.test('every route answers as it says', async (t) => {
       sources: ['random'],
       mix: false,
     },
+    'POST /v1/sources': { source: 'getrandom' },
+    'PUT /v1/sources': { sources: ['random', 'getrandom'] },
     'PATCH /v1/devices/{name}': {
       limit: { maxBytes: 5, periodMs: 5, burstBytes: 1 },
       weight: 2,
@@ -54,7 +56,8 @@ await t.test('every route answers as it says', async (t) => {
     );
     t.equal(operation?.requestBody !== undefined, route.body !== undefined, `${title}: a body`);
     if (route.path === '/v1/events') continue;
-    const name = route.method === 'DELETE' ? 'late' : 'rng0';
+    const name =
+      route.path === '/v1/sources/{name}' ? 'getrandom' : route.method === 'DELETE' ? 'late' : 'rng0';
     const answer = await ask(control, `${route.method} ${route.path.replace('{name}', name)}`, bodies[title]);
     const promised = route.replies[answer.status];
     t.ok(promised !== undefined, `${title}: ${answer.status} is promised`);

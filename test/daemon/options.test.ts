@@ -14,6 +14,7 @@ const DEVICE_DEFAULTS = {
   memoryPolicy: 'guard',
   memSlots: 0,
   connections: 1,
+  ownSources: false,
   paused: false,
 } as const satisfies Settings['deviceDefaults'];
 

@@ -64,9 +64,10 @@ function setUp(t: Test, specs: readonly string[]) {
       fed: new FedSource(spec, queue, status),
     };
   });
-  const watch = new SourceWatch(sources, (level, code, message, fields) =>
+  const watch = new SourceWatch((level, code, message, fields) =>
     lines.push({ level, code, message, fields }),
   );
+  for (const one of sources) watch.add(one);
   t.teardown(() => watch.stop());
   const source = (spec: string) => {
     const found = sources.find((other) => other.spec === spec);

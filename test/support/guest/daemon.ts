@@ -16,7 +16,9 @@ const PATH_OPTION = '--socket-path=';
 export async function startDaemon(args: readonly string[]): Promise<Daemon> {
   // What is not dumpable shows its descriptors and mappings to root only, and these are what many tests look at.
   const open = process.getuid?.() === 0 ? [] : ['--debug'];
-  const child = new ChildProcess(TITLES, process.execPath, [MAIN, ...open, ...args]);
+  // Not with the test runner's own options: they load code into every thread of it, and such threads do not all end.
+  const command = ['-u', 'NODE_OPTIONS', process.execPath, MAIN, ...open, ...args];
+  const child = new ChildProcess(TITLES, 'env', command);
   const daemon = new Daemon(child);
   const paths = args.filter((arg) => arg.startsWith(PATH_OPTION)).map((arg) => arg.slice(PATH_OPTION.length));
   try {
