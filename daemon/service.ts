@@ -23,6 +23,7 @@ import type { Command, DeviceChange } from './data-plane-messages.js';
 import { DataPlane } from './data-plane.js';
 import { closeSockets, type DeviceSocket, openAll } from './device-sockets.js';
 import type { SourceSpec } from './entropy/source-spec.js';
+import type { SourceStatus as SharedStatus } from './entropy/source-status.js';
 import { removeSocketFile } from './listening-socket.js';
 import type { DaemonLog } from './log.js';
 import type { Log } from './rng-device.js';
@@ -218,6 +219,11 @@ export class Service implements Operations {
   /** Counters of a device, for the metrics. */
   servedDevices(): Iterable<ServedDevice> {
     return this.byName.values();
+  }
+
+  /** What the readers of the sources count, for the metrics. */
+  sourceCounts(): readonly { readonly spec: string; readonly status: SharedStatus }[] {
+    return this.plane.readers.watch.sources;
   }
 
   async addDevice(peer: Peer, wanted: NewDevice): Promise<DeviceStatus | Fault> {

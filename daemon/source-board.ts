@@ -24,6 +24,7 @@ function statusOf(watch: SourceWatch, source: WatchedSource, minEntropy: number)
     minEntropy,
     bytes: status.figure('releasedBytes'),
     failures: status.figure('failures'),
+    reopens: status.figure('reopens'),
     alarms: {
       repetition: count(HealthCount.RepetitionAlarms),
       adaptive: count(HealthCount.AdaptiveAlarms),

@@ -1,11 +1,14 @@
 // /metrics: the counters in the text form of Prometheus. Loaded at the first scrape.
 //
 // prom-client gives types, escaping and the text; the values are read from shared memory at each scrape.
-import { Counter, Gauge, type Histogram, type MetricValueWithName, Registry } from 'prom-client';
 import { readdirSync } from 'node:fs';
+import { Counter, Gauge, type Histogram, Registry } from 'prom-client';
+import { REFILL_BOUNDS_SECONDS } from '../entropy/refill-times.js';
+import type { SourceStatus as SharedStatus } from '../entropy/source-status.js';
 import { LATENCY_BOUNDS_SECONDS, SAMPLE_EVERY } from '../latency.js';
 import type { ServedDevice } from '../served-device.js';
 import type { ConnectionCounts } from './connections.js';
+import { CountedHistogram } from './histogram.js';
 import type { DeviceStatus, Health, SourceStatus } from './shapes.js';
 
 /** Scrapes within this time get the same text, so that a flood of them costs little. Ours. */
@@ -20,6 +23,8 @@ export interface Measured {
   health(): Health;
   sources(): readonly SourceStatus[];
   servedDevices(): Iterable<ServedDevice>;
+  /** What the readers count. */
+  sourceCounts(): readonly { readonly spec: string; readonly status: SharedStatus }[];
 }
 
 /** Builds the text. */
@@ -34,7 +39,8 @@ export class Metrics {
     this.defineHealth();
     this.defineControl();
     this.defineDevices();
-    this.registry.registerMetric(new LatencyHistogram(measured) as unknown as Histogram);
+    for (const histogram of [latencies(measured), refills(measured)])
+      this.registry.registerMetric(histogram as unknown as Histogram);
   }
 
   /** The text as of now, or of a moment ago. */
@@ -139,6 +145,7 @@ export class Metrics {
     const metrics: readonly (readonly [string, string, (source: SourceStatus) => number])[] = [
       ['bytes_total', 'Bytes that have passed the tests of their source', (s) => s.bytes],
       ['failures_total', 'How often a source has failed', (s) => s.failures],
+      ['reopens_total', 'How often a source was opened, or connected to, again', (s) => s.reopens],
       ['repeated_blocks_total', 'Blocks of 64 bytes that a source had given before', (s) => s.repeatedBlocks],
       ['fips_blocks_total', 'FIPS 140-2 blocks that were judged', (s) => s.fips.blocks],
       ['fips_failures_total', 'FIPS 140-2 blocks that failed', (s) => s.fips.failures],
@@ -153,6 +160,15 @@ export class Metrics {
         ['source'],
       );
     }
+    this.gauge(
+      'vhost_rngd_source_permanent',
+      '1 while a source is out until an operator enables it again',
+      (gauge) => {
+        for (const { spec, permanent } of this.measured.sources())
+          gauge.set({ source: spec }, permanent ? 1 : 0);
+      },
+      ['source'],
+    );
     this.counter(
       'vhost_rngd_source_alarms_total',
       'Windows that a health test has found fault with',
@@ -244,43 +260,34 @@ const DEVICE_METRICS: readonly {
   },
 ];
 
-const LATENCY = 'vhost_rngd_request_latency_seconds';
-const LATENCY_HELP = `From wake-up to the signal to the guest; one round in ${SAMPLE_EVERY} is timed`;
-
-/** Latencies by device, out of the buckets that the data plane counts; prom-client's own could only count here. */
-class LatencyHistogram {
-  /** The registry knows a metric by its name. */
-  readonly name = LATENCY;
-  private readonly measured: Measured;
-
-  constructor(measured: Measured) {
-    this.measured = measured;
-  }
-
-  /** What the registry asks of a metric. */
-  get(): Promise<object> {
-    const values = [...this.measured.servedDevices()].flatMap(({ name, latencyCounts, latencySumMs }) =>
-      histogramValues(name, latencyCounts, latencySumMs / 1000),
-    );
-    return Promise.resolve({ name: LATENCY, help: LATENCY_HELP, type: 'histogram', values });
-  }
+function latencies(measured: Measured): CountedHistogram {
+  const about = {
+    name: 'vhost_rngd_request_latency_seconds',
+    help: `From wake-up to the signal to the guest; one round in ${SAMPLE_EVERY} is timed`,
+    label: 'device',
+    bounds: LATENCY_BOUNDS_SECONDS,
+  };
+  return new CountedHistogram(about, () =>
+    [...measured.servedDevices()].map(({ name, latencyCounts, latencySumMs }) => ({
+      labelled: name,
+      counts: latencyCounts,
+      sumSeconds: latencySumMs / 1000,
+    })),
+  );
 }
 
-/** The lines of one device: each bucket counts what is at most its bound, those below included. */
-function histogramValues(
-  device: string,
-  counts: readonly number[],
-  sumSeconds: number,
-): MetricValueWithName<'device' | 'le'>[] {
-  let below = 0;
-  const buckets = counts.map((count, i) => {
-    below += count;
-    const le = LATENCY_BOUNDS_SECONDS[i] ?? '+Inf';
-    return { metricName: `${LATENCY}_bucket`, labels: { device, le }, value: below };
-  });
-  return [
-    ...buckets,
-    { metricName: `${LATENCY}_sum`, labels: { device }, value: sumSeconds },
-    { metricName: `${LATENCY}_count`, labels: { device }, value: below },
-  ];
+function refills(measured: Measured): CountedHistogram {
+  const about = {
+    name: 'vhost_rngd_source_refill_seconds',
+    help: 'From asking a source for a block of 2560 bytes until it has been read and tested',
+    label: 'source',
+    bounds: REFILL_BOUNDS_SECONDS,
+  };
+  return new CountedHistogram(about, () =>
+    measured.sourceCounts().map(({ spec, status }) => ({
+      labelled: spec,
+      counts: [...status.refills],
+      sumSeconds: status.figure('refillSumMs') / 1000,
+    })),
+  );
 }

@@ -119,6 +119,7 @@ export const SourceShape = v.strictObject({
   minEntropy: described(v.number(), 'bits that each of its bytes is credited with'),
   bytes: described(count, 'bytes that have passed its tests'),
   failures: described(count, 'how often it has failed'),
+  reopens: described(count, 'how often it was opened, or connected to, again'),
   alarms: described(
     v.strictObject({ repetition: count, adaptive: count, permanent: count }),
     'windows that a health test has found fault with',

@@ -4,6 +4,7 @@
 // driver. Reasons are sentences and come by message (source-watch.ts).
 
 import { HEALTH_COUNTS } from './health-tests.js';
+import { REFILL_BUCKETS, refillBucketOf } from './refill-times.js';
 
 /** What a source is fit for; each thread sees the same. */
 export type SourceState = 'starting' | 'healthy' | 'slow' | 'failed';
@@ -20,9 +21,14 @@ const Word = { State: 0, Alarms: 1, Permanent: 2, Enable: 3 } as const;
 const WORDS_BYTES = 4 * Object.keys(Word).length;
 
 /** Numbers behind the words, in this order; behind them what the health tests count. */
-const FIGURES = ['waitingSinceMs', 'releasedBytes', 'failures'] as const;
+const FIGURES = ['waitingSinceMs', 'releasedBytes', 'failures', 'reopens', 'refillSumMs'] as const;
 export type SourceFigure = (typeof FIGURES)[number];
 const COUNTS_OFFSET = WORDS_BYTES + 8 * FIGURES.length;
+
+const REFILLS_OFFSET = COUNTS_OFFSET + 8 * HEALTH_COUNTS;
+/** One more for what is longer than the last bound. */
+const REFILL_COUNTS = REFILL_BUCKETS + 1;
+const STATUS_BYTES = REFILLS_OFFSET + 8 * REFILL_COUNTS;
 
 /** One source's status. The thread that reads the source calls the methods that change it. */
 export class SourceStatus {
@@ -31,13 +37,16 @@ export class SourceStatus {
   private readonly figures: Float64Array;
   /** By `HealthCount`. */
   readonly counts: Float64Array;
+  /** Blocks by how long they took; see refill-times.ts. */
+  readonly refills: Float64Array;
 
   /** Over a place of another thread's, or a new one. */
-  constructor(place: SharedArrayBuffer = new SharedArrayBuffer(COUNTS_OFFSET + 8 * HEALTH_COUNTS)) {
+  constructor(place: SharedArrayBuffer = new SharedArrayBuffer(STATUS_BYTES)) {
     this.place = place;
     this.words = new Int32Array(place, 0, WORDS_BYTES / 4);
     this.figures = new Float64Array(place, WORDS_BYTES, FIGURES.length);
     this.counts = new Float64Array(place, COUNTS_OFFSET, HEALTH_COUNTS);
+    this.refills = new Float64Array(place, REFILLS_OFFSET, REFILL_COUNTS);
   }
 
   /** As stored; see {@link stateAt} for what an operator is told. */
@@ -67,6 +76,13 @@ export class SourceStatus {
 
   setFigure(name: SourceFigure, value: number): void {
     this.figures[FIGURES.indexOf(name)] = value;
+  }
+
+  /** A block took so long. */
+  refilled(ms: number): void {
+    const bucket = refillBucketOf(ms);
+    this.refills[bucket] = (this.refills[bucket] ?? 0) + 1;
+    this.setFigure('refillSumMs', this.figure('refillSumMs') + ms);
   }
 
   setState(state: StoredState): void {

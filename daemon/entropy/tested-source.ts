@@ -56,6 +56,7 @@ export class TestedSource implements EntropySource {
   private taken = 0;
   private blocks = 0;
   private isOpen = false;
+  private hasBeenOpen = false;
   private retryAtMs = 0;
   private retryMs = FIRST_RETRY_MS;
   private healthySinceMs = Infinity;
@@ -172,6 +173,7 @@ export class TestedSource implements EntropySource {
   private release(): void {
     if (this.options.minEntropy < FULL_ENTROPY)
       this.released = conditionInPlace(this.memory.bytes.subarray(0, BLOCK_BYTES), this.options.minEntropy);
+    this.status.refilled(this.now() - this.status.figure('waitingSinceMs'));
     this.status.setFigure('waitingSinceMs', 0);
     this.status.setFigure('releasedBytes', this.status.figure('releasedBytes') + this.released);
     if (this.status.stored === 'healthy') return;
@@ -190,6 +192,8 @@ export class TestedSource implements EntropySource {
       if (this.status.stored !== 'failed') this.change('failed', why);
       return false;
     }
+    if (this.hasBeenOpen) this.status.setFigure('reopens', this.status.figure('reopens') + 1);
+    this.hasBeenOpen = true;
     this.isOpen = true;
     this.blocks = 0;
     this.tests.restart();

@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 import t from 'tap';
 import { HEALTH_COUNTS, HealthCount } from '../../../daemon/entropy/health-tests.js';
+import { REFILL_BOUNDS_SECONDS, REFILL_BUCKETS } from '../../../daemon/entropy/refill-times.js';
 import { SLOW_AFTER_MS, SourceStatus } from '../../../daemon/entropy/source-status.js';
 
 const NOW_MS = 1e6;
@@ -98,4 +99,18 @@ t.test('what the thread of the source writes the others read, and the other way 
   t.equal(status.counts[HealthCount.FipsBlocks], 7);
   t.equal(status.takeEnable(), false);
   await worker.terminate();
+});
+
+t.test('blocks are counted by how long they took, each in one bucket', (t) => {
+  const status = new SourceStatus();
+  t.equal(REFILL_BOUNDS_SECONDS.length, REFILL_BUCKETS);
+  for (const [i, bound] of REFILL_BOUNDS_SECONDS.entries()) {
+    status.refilled(bound * 1000);
+    status.refilled(bound * 1000 * 1.01);
+    t.equal(status.refills[i], i === 0 ? 1 : 2, `up to ${bound} s, the bound included`);
+  }
+  t.equal(status.refills[REFILL_BUCKETS], 1, 'what is longer than all bounds');
+  const sumMs = 2.01 * 1000 * REFILL_BOUNDS_SECONDS.reduce((sum, bound) => sum + bound, 0);
+  t.ok(Math.abs(status.figure('refillSumMs') - sumMs) < 1e-6 * sumMs);
+  t.end();
 });

@@ -61,6 +61,29 @@ t.test('start-up: nothing before a block and a window, then the block, to the by
   t.end();
 });
 
+t.test('how long a block took, from the first look on, and how often the source was opened again', (t) => {
+  const bytes = goodBytes(START_BYTES, 1);
+  const s = setUp([{ kind: 'give', bytes: bytes.subarray(0, 100), good: true }]);
+  s.take();
+  s.clock.advance(700);
+  s.raw.add({ kind: 'give', bytes: bytes.subarray(100), good: true });
+  t.equal(s.take().length, BLOCK_BYTES);
+  t.equal(s.status.figure('refillSumMs'), 700);
+  t.equal(
+    s.status.refills.reduce((sum, count) => sum + count, 0),
+    1,
+  );
+  t.equal(s.status.figure('reopens'), 0);
+  s.raw.add({ kind: 'give', bytes: Buffer.alloc(WINDOW_BYTES), good: false });
+  s.take();
+  t.equal(s.status.stored, 'failed');
+  s.status.enable();
+  s.raw.add({ kind: 'give', bytes: goodBytes(START_BYTES, 2), good: true });
+  t.equal(s.take().length, BLOCK_BYTES);
+  t.equal(s.status.figure('reopens'), 1);
+  t.end();
+});
+
 t.test('in parts of any size, from reads of any size: all but the last block, in order, once', (t) => {
   const bytes = goodBytes(20 * BLOCK_BYTES + 700, 2);
   const s = setUp([{ kind: 'give', bytes, good: true }], { sizes: [1, 3, 700, 2, 4096, 511] });
