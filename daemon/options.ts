@@ -26,6 +26,14 @@ const CONTROL_OPTIONS: Readonly<Record<string, string>> = {
   'control-readers': 'readers',
 };
 
+/** What the daemon exits with, for the manual. Source: sysexits.h. */
+export const EXIT_MEANINGS: readonly (readonly [number, string])[] = [
+  [0, 'it was told to stop, or has done what was asked'],
+  [64, 'the command line is wrong'],
+  [70, 'a bug in vhost-rngd'],
+  [78, 'the configuration cannot be used: a path, a source, a permission; nothing was opened'],
+];
+
 /** A number where the text is one; anything else stays as it is, for the schema to refuse. */
 function number(text: string): number | string {
   return /^\d+$/.test(text) ? Number(text) : text;

@@ -64,12 +64,13 @@ export const weight = integer(1, 1000, "the device's part of the total against t
 /** A limit as the control socket gives and takes it. */
 export const limitFields = { maxBytes, periodMs, burstBytes: v.optional(burstBytes, 0) };
 
-export const busyPollUs = v.union(
-  [
-    v.literal('auto'),
-    integer(0, MAX_BUSY_POLL_US, 'watch a ring for so many µs after a request before sleeping'),
-  ],
-  `expected auto or an integer from 0 to ${MAX_BUSY_POLL_US}`,
+const BUSY_POLL = 'watch a ring for so many µs after a request before sleeping; auto is 0 in this version';
+export const busyPollUs = v.pipe(
+  v.union(
+    [v.literal('auto'), integer(0, MAX_BUSY_POLL_US, BUSY_POLL)],
+    `expected auto or an integer from 0 to ${MAX_BUSY_POLL_US}`,
+  ),
+  v.description(BUSY_POLL),
 );
 
 export const memoryPolicy = v.pipe(

@@ -48,8 +48,13 @@ const perDevice = {
 /** Settings that stand at the top and that an option replaces. */
 const general = {
   ...perDevice,
-  'total-max-bytes': v.optional(maxBytes),
-  'total-period': v.optional(periodMs),
+  'total-max-bytes': v.optional(
+    v.pipe(
+      maxBytes,
+      v.description('at most so many bytes for all devices together in any period, shared fairly'),
+    ),
+  ),
+  'total-period': v.optional(v.pipe(periodMs, v.description('length of that period in ms'))),
   'busy-poll-us': v.optional(busyPollUs),
   'log-format': v.optional(logFormat),
   'log-level': v.optional(logLevel),
@@ -109,7 +114,7 @@ export const FileShape = v.strictObject(
         v.description('one table for each device'),
       ),
     ),
-    control: v.optional(ControlTableShape),
+    control: v.optional(v.pipe(ControlTableShape, v.description('the control socket'))),
   },
   'expected a table',
 );
