@@ -1,165 +1,209 @@
-// The screen of top: what is known, in as many rows and columns as there are. Pure: numbers in, lines out.
-import { fit, sparkline } from './cells.js';
-import { type Output, type Tone, toned } from './output.js';
-import { limitText, ringText, ringTone, SOURCE_TONES } from './status-view.js';
-import type { TopHistory, WatchedDevice, WatchedSource } from './top-history.js';
-import { bytesText, countText, durationText, latencyText, percentText, rateText } from './units.js';
+// The live view as lines: what is known and the size of the terminal in, text out. Pure.
+//
+// From top to bottom: the daemon and its health, all devices together, the devices, the sources, the keys. Where there is
+// little room the devices keep theirs longest.
+import type { Health, SourceStatus, Status } from '../control/shapes.js';
+import { printable, toned } from './output.js';
+import { SOURCE_TONES } from './status-view.js';
+import { countText, durationText, rateText } from './units.js';
+import { clipped, sparkline, widthOf } from './cells.js';
+import { chosenColumns, type Column, headLine, rowLine, type Style } from './top-columns.js';
+import { DEVICE_RANKS, deviceColumns, type SortKey, sortedRows } from './top-devices.js';
+import type { TopHistory, TopTrack } from './top-history.js';
 
-export const SORTS = ['name', 'rate', 'throttled'] as const;
-export type Sort = (typeof SORTS)[number];
+/** What is shown. */
+export interface TopState {
+  /** The last answer. */
+  readonly status: Status;
+  readonly history: TopHistory;
+  /** Why there is no newer answer, and since when; null: the daemon answers. */
+  readonly silence: { readonly reason: string; readonly seconds: number } | null;
+  readonly sort: SortKey;
+  /** The first device that is wanted in view; {@link Frame.first} is the one that is. */
+  readonly first: number;
+  readonly intervalSeconds: number;
+}
 
-/** How the user looks at it. */
-export interface TopView {
+/** Of the terminal; Infinity: whatever is needed. */
+export interface Size {
   readonly columns: number;
   readonly rows: number;
-  readonly sort: Sort;
-  /** Devices that are scrolled away above. */
-  readonly offset: number;
-  /** Why there is no news; undefined: there is. */
-  readonly problem: string | undefined;
 }
 
-/** A column: its cells, and how wide it is. Columns that do not fit are left out, from the last on. */
-interface TopColumn<Row> {
-  readonly title: string;
-  readonly width: number;
-  readonly right?: true;
-  readonly text: (row: Row) => string;
-  readonly tone?: (row: Row) => Tone;
+/** What is drawn. */
+export interface Frame {
+  /** At most as many as there are rows, none wider than there are columns. */
+  readonly lines: readonly string[];
+  /** Devices in view: the first, and how many. */
+  readonly first: number;
+  readonly count: number;
 }
 
-const GAP = 1;
-const LEAST_SPARKLINE = 8;
+/** Below so many rows no empty line is given away, and below the second the sources are not shown. Ours. */
+const ROOMY_ROWS = 16;
+const ROWS_WITH_SOURCES = 10;
+const MOST_REASONS = 5;
+const SHOWN_TOTAL_MARKS = 30;
+const HEALTH_TONES = { ok: 'good', degraded: 'warn', failing: 'bad' } as const;
 
-/** In the order in which they are given up last. */
-const DEVICE_COLUMNS: readonly TopColumn<WatchedDevice>[] = [
-  { title: 'DEVICE', width: 14, text: ({ device }) => device.name, tone: () => 'strong' },
-  { title: 'RATE', width: 12, right: true, text: ({ rates }) => rateText(rates.bytesPerSecond) },
-  {
-    title: 'RING',
-    width: 13,
-    text: ({ device }) => ringText(device),
-    tone: ({ device }) => ringTone(device),
-  },
-  { title: 'REQ/S', width: 8, right: true, text: ({ rates }) => countText(rates.requestsPerSecond) },
-  {
-    title: 'HELD',
-    width: 6,
-    right: true,
-    text: ({ rates }) => percentText(rates.throttled + rates.starved),
-    tone: ({ rates }) => (rates.starved > 0 ? 'bad' : rates.throttled > 0 ? 'warn' : 'faint'),
-  },
-  { title: 'LIMIT', width: 16, text: ({ device }) => limitText(device.limit) },
-  { title: 'OF IT', width: 6, right: true, text: usedText },
-  { title: 'P50', width: 8, right: true, text: ({ device }) => latencyText(device.latency.p50Seconds) },
-  { title: 'P99', width: 8, right: true, text: ({ device }) => latencyText(device.latency.p99Seconds) },
-  { title: 'TOTAL', width: 9, right: true, text: ({ device }) => bytesText(device.bytes) },
-];
-
-const SOURCE_COLUMNS: readonly TopColumn<WatchedSource>[] = [
-  { title: 'SOURCE', width: 24, text: ({ source }) => source.spec, tone: () => 'strong' },
-  {
-    title: 'STATE',
-    width: 15,
-    text: ({ source }) => (source.permanent ? 'failed for good' : source.state),
-    tone: ({ source }) => SOURCE_TONES[source.state],
-  },
-  { title: 'RATE', width: 12, right: true, text: ({ bytesPerSecond }) => rateText(bytesPerSecond) },
-  { title: 'FAILED', width: 6, right: true, text: ({ source }) => countText(source.failures) },
-];
-
-/** What part of its limit a device uses. */
-function usedText({ device, rates }: WatchedDevice): string {
-  if (device.limit === null) return '-';
-  return percentText((rates.bytesPerSecond * device.limit.periodMs) / 1000 / device.limit.maxBytes);
+/** Draws `state` for a terminal of `size`. */
+export function drawTop(state: TopState, size: Size, style: Style): Frame {
+  const { status, history } = state;
+  const space = size.rows >= ROOMY_ROWS ? [''] : [];
+  const head = [...headLines(state, size, style), ...space];
+  const foot = size.rows >= ROWS_WITH_SOURCES ? [...space, ...sourceLines(status, history, size, style)] : [];
+  const hasKeys = size.rows !== Infinity;
+  // One line for the titles, one for the keys.
+  const room = Math.max(1, size.rows - head.length - foot.length - 1 - (hasKeys ? 1 : 0));
+  const rows = sortedRows(status.devices, history, state.sort);
+  const first = Math.max(0, Math.min(state.first, rows.length - room));
+  const shown = rows.slice(first, room === Infinity ? undefined : first + room);
+  // Of all, so that the table does not jump when it is scrolled.
+  const columns = chosenColumns(deviceColumns(rows, style), DEVICE_RANKS, size.columns);
+  const table = [headLine(columns, style), ...shown.map((row) => rowLine(columns, row, style))];
+  if (rows.length === 0)
+    table.push(clipped('no devices: vhost-rngctl add NAME SOCKET adds one', size.columns, style.glyphs));
+  const filled = hasKeys ? Array<string>(Math.max(0, room - Math.max(1, shown.length))).fill('') : [];
+  const keys = hasKeys ? [keysLine(state, [first, shown.length, rows.length], size, style)] : [];
+  const above = [...head, ...table, ...filled, ...foot].slice(0, Math.max(0, size.rows - keys.length));
+  return { lines: [...above, ...keys].slice(0, size.rows), first, count: shown.length };
 }
 
-/** The lines of a whole screen, `rows` of them. */
-export function topLines(output: Pick<Output, 'colours'>, history: TopHistory, view: TopView): string[] {
-  const { columns, rows } = view;
-  const footer = fit('q quit  s sort by ' + view.sort + '  ↑↓ scroll', columns);
-  const head = headLines(output, history, view);
-  const sources = tableLines(output, SOURCE_COLUMNS, { rows: history.sources, columns, rest: reasonOf });
-  const room = Math.max(0, rows - head.length - sources.length - 4);
-  const sorted = sortDevices(history.devices, view.sort);
-  const offset = Math.min(view.offset, Math.max(0, sorted.length - room));
-  const shown = sorted.slice(offset, offset + room);
-  const devices = tableLines(output, DEVICE_COLUMNS, { rows: shown, columns, rest: sparkOf });
-  const more = sorted.length - shown.length;
-  const lines = [
-    ...head,
-    '',
-    ...devices,
-    ...(more > 0 ? [toned(output, 'faint', fit(`${more} more, ${offset} of them above`, columns))] : ['']),
-    ...sources,
-  ].slice(0, rows - 1);
-  while (lines.length < rows - 1) lines.push('');
-  return [...lines, toned(output, 'faint', footer)];
-}
-
-/** How many devices there are to scroll through. */
-export function lastOffset(history: TopHistory): number {
-  return Math.max(0, history.devices.length - 1);
-}
-
-function headLines(output: Pick<Output, 'colours'>, { status }: TopHistory, view: TopView): string[] {
-  const { columns, problem } = view;
-  const trouble = problem === undefined ? [] : [toned(output, 'bad', fit(problem, columns))];
-  if (status === undefined)
-    return trouble.length > 0 ? trouble : [fit('vhost-rngd: waiting for an answer', columns)];
+function headLines({ status, history, silence }: TopState, size: Size, style: Style): string[] {
   const { version, pid, uptimeSeconds, health, devices } = status;
+  const name = `vhost-rngd ${printable(version)}`;
+  const about = `pid ${pid}, up ${durationText(uptimeSeconds)}`;
   const guests = devices.reduce((sum, { frontEnds }) => sum + frontEnds.length, 0);
-  const text = `vhost-rngd ${version}  pid ${pid}  up ${durationText(uptimeSeconds)}  ${guests} guests on ${devices.length} devices`;
-  const tone = { ok: 'good', degraded: 'warn', failing: 'bad' } as const;
-  const healthText = fit(
-    `health ${health.status}${health.reasons.length === 0 ? '' : `: ${health.reasons.join('; ')}`}`,
-    columns,
-  );
-  return [fit(text, columns), toned(output, tone[health.status], healthText), ...trouble];
+  const { total } = history;
+  const sums =
+    total === null
+      ? ''
+      : `, ${rateText(total.bytesPerSecond)}, ${countText(total.requestsPerSecond)} requests/s`;
+  return [
+    joined([[name, 'strong'], [about]], size, style),
+    ...(silence === null ? healthLines(health, size, style) : silenceLines(silence, size, style)),
+    joined(
+      [
+        [`${numbered(devices.length, 'device')}, ${numbered(guests, 'guest')}${sums}`],
+        [sparkline(history.totalPast, Math.min(SHOWN_TOTAL_MARKS, history.totalPast.length), style.glyphs)],
+      ],
+      size,
+      style,
+    ),
+  ];
 }
 
-function sortDevices(devices: readonly WatchedDevice[], sort: Sort): WatchedDevice[] {
-  const byName = (a: WatchedDevice, b: WatchedDevice): number => a.device.name.localeCompare(b.device.name);
-  const measure = ({ rates }: WatchedDevice): number =>
-    sort === 'rate' ? rates.bytesPerSecond : sort === 'throttled' ? rates.throttled + rates.starved : 0;
-  return [...devices].sort((a, b) => measure(b) - measure(a) || byName(a, b));
+function numbered(count: number, what: string): string {
+  return `${countText(count)} ${what}${count === 1 ? '' : 's'}`;
 }
 
-function sparkOf({ history }: WatchedDevice, width: number): string {
-  return width < LEAST_SPARKLINE ? '' : sparkline(history, width);
+function healthLines({ status, reasons }: Health, size: Size, style: Style): string[] {
+  const tone = HEALTH_TONES[status];
+  const most = Math.max(1, Math.min(MOST_REASONS, Math.floor(size.rows / 5)));
+  const shown = reasons.slice(0, size.rows === Infinity ? undefined : most);
+  const more = reasons.length - shown.length;
+  const verdict = `health ${status}${more > 0 ? ` (${more} more reasons: vhost-rngctl health)` : ''}`;
+  return [
+    joined([[verdict, tone]], size, style),
+    ...shown.map((reason) => joined([[`  ${printable(reason)}`]], size, style)),
+  ];
 }
 
-function reasonOf({ source }: WatchedSource, width: number): string {
-  return source.reason === null || width < LEAST_SPARKLINE ? '' : fit(source.reason, width);
-}
-
-/** A title and a line for each row: as many columns as fit, and `rest` in what is left. */
-function tableLines<Row>(
-  output: Pick<Output, 'colours'>,
-  all: readonly TopColumn<Row>[],
-  table: {
-    readonly rows: readonly Row[];
-    readonly columns: number;
-    readonly rest: (row: Row, width: number) => string;
-  },
+function silenceLines(
+  { reason, seconds }: NonNullable<TopState['silence']>,
+  size: Size,
+  style: Style,
 ): string[] {
-  let left = table.columns;
-  const columns: TopColumn<Row>[] = [];
-  for (const column of all) {
-    if (column.width > left) break;
-    columns.push(column);
-    left -= column.width + GAP;
+  const since = `NO ANSWER for ${durationText(seconds)}: what is shown is old; trying again`;
+  return [joined([[since, 'bad']], size, style), joined([[`  ${printable(reason)}`]], size, style)];
+}
+
+interface SourceRow {
+  readonly source: SourceStatus;
+  readonly track: TopTrack;
+}
+
+const SOURCE_RANKS = ['SOURCE', 'STATE', 'RATE', 'HISTORY', 'REASON', 'FAILURES'] as const;
+
+function sourceLines({ sources }: Status, history: TopHistory, size: Size, style: Style): string[] {
+  const rows = sources.map((source) => ({ source, track: history.source(source.spec) }));
+  const most = size.rows === Infinity ? rows.length : Math.max(1, Math.floor(size.rows / 4) - 1);
+  // Those in trouble are the ones to see, when there is no room for all.
+  const shown =
+    rows.length <= most
+      ? rows
+      : [...rows].sort((a, b) => Number(isWell(a)) - Number(isWell(b))).slice(0, most);
+  const columns = chosenColumns(sourceColumns(rows, style), SOURCE_RANKS, size.columns);
+  return [headLine(columns, style), ...shown.map((row) => rowLine(columns, row, style))];
+}
+
+function isWell({ source }: SourceRow): boolean {
+  return source.state === 'healthy';
+}
+
+function sourceColumns(rows: readonly SourceRow[], style: Style): Column<SourceRow>[] {
+  const longest = Math.max(6, ...rows.map(({ source }) => widthOf(printable(source.spec))));
+  const longestState = Math.max(8, ...rows.map(({ source }) => stateText(source).length));
+  return [
+    {
+      title: 'SOURCE',
+      width: Math.min(28, longest),
+      text: ({ source }) => printable(source.spec),
+      tone: () => 'strong',
+    },
+    {
+      title: 'STATE',
+      width: longestState,
+      text: ({ source }) => stateText(source),
+      tone: ({ source }) => SOURCE_TONES[source.state],
+    },
+    {
+      title: 'RATE',
+      width: 10,
+      right: true,
+      text: ({ track }) => (track.latest === null ? '-' : rateText(track.latest.bytesPerSecond)),
+    },
+    { title: 'FAILURES', width: 8, right: true, text: ({ source }) => countText(source.failures) },
+    { title: 'HISTORY', width: 8, text: ({ track }, width) => sparkline(track.past, width, style.glyphs) },
+    {
+      title: 'REASON',
+      width: 10,
+      wide: 200,
+      text: ({ source }) =>
+        source.reason === null || source.state === 'healthy' ? '-' : printable(source.reason),
+    },
+  ];
+}
+
+function stateText({ permanent, state }: SourceStatus): string {
+  return permanent ? 'failed for good' : state;
+}
+
+function keysLine(
+  { sort, intervalSeconds }: TopState,
+  [first, count, total]: readonly [number, number, number],
+  size: Size,
+  style: Style,
+): string {
+  const place = count < total ? `${first + 1}-${first + count} of ${total}` : '';
+  const keys = `q quit  s sort: ${sort}  ${count < total ? `↑↓ scroll ${place}  ` : ''}every ${intervalSeconds} s`;
+  return joined([[style.glyphs.cut === '~' ? keys.replace('↑↓', 'j k') : keys, 'faint']], size, style);
+}
+
+/** Parts beside each other, as far as they fit; each in its tone. */
+function joined(
+  parts: readonly (readonly [text: string, tone?: Parameters<typeof toned>[1]])[],
+  { columns }: Size,
+  style: Style,
+): string {
+  let room = columns;
+  let line = '';
+  for (const [text, tone] of parts) {
+    const gap = line === '' ? '' : '  ';
+    const shown = clipped(text, room - gap.length, style.glyphs);
+    if (shown === '') break;
+    room -= gap.length + widthOf(shown);
+    line += gap + (tone === undefined ? shown : toned(style, tone, shown));
   }
-  const gap = ' '.repeat(GAP);
-  const title = columns.map((column) => fit(column.title, column.width, column.right)).join(gap);
-  const lines = table.rows.map((row) =>
-    [
-      ...columns.map((column) => {
-        const cell = fit(column.text(row), column.width, column.right);
-        return column.tone === undefined ? cell : toned(output, column.tone(row), cell);
-      }),
-      table.rest(row, left),
-    ].join(gap),
-  );
-  return [toned(output, 'faint', fit(title, table.columns)), ...lines];
+  return line;
 }

@@ -1,178 +1,211 @@
-// top: a live look at the daemon in a terminal. It asks once an interval, draws what has changed, and leaves the terminal as it
-// was, however it ends.
+// top: a live look at a daemon. In a terminal until `q`; elsewhere a look as text, or as a line of JSON, each interval.
+//
+// A daemon that goes away is said to be away, and is seen again when it is back.
+import { setTimeout } from 'node:timers/promises';
 import { Fault } from '../../protocol/fault.js';
-import { StatusShape } from '../control/shapes.js';
+import { type Status, StatusShape } from '../control/shapes.js';
+import { ASCII, UNICODE } from './cells.js';
 import { ExitStatus } from './exit-status.js';
+import type { Output } from './output.js';
 import type { Outcome, Session } from './session.js';
+import type { Style } from './top-columns.js';
+import { SORT_KEYS, type SortKey } from './top-devices.js';
 import { TopHistory } from './top-history.js';
-import { lastOffset, SORTS, topLines, type TopView } from './top-view.js';
+import { TopScreen } from './top-screen.js';
+import { drawTop, type Frame } from './top-view.js';
 
-const ENTER = '\u001b[?1049h\u001b[?25l';
-const LEAVE = '\u001b[?25h\u001b[?1049l';
-const CLEAR_LINE = '\u001b[K';
-const CTRL_C = '\u0003';
-const CTRL_Z = '\u001a';
-/** Where a terminal does not say how large it is, and for a single look that is printed. */
-const DEFAULT_SIZE = { columns: 100, rows: 40 } as const;
+/** How it looks at the daemon. */
+export interface TopOptions {
+  readonly intervalMs: number;
+  /** One look, and the end. */
+  readonly once: boolean;
+}
 
-/** Shows the daemon until `q`; `once`, or without a terminal, one look is printed. */
-export async function top(
-  session: Session,
-  options: { readonly intervalMs: number; readonly once: boolean },
+/** A question that is open for longer is told. The daemon answers within 50 ms. Ours. */
+const SILENT_AFTER_MS = 2000;
+/** For text that goes to no terminal. */
+const PRINTED_COLUMNS = 120;
+
+type Ask = () => Promise<Status | Fault>;
+
+/** Shows the daemon until the user has seen enough. */
+export async function top(session: Session, options: TopOptions): Promise<Outcome> {
+  const ask: Ask = async () => {
+    const answer = await session.client.json(StatusShape, ['GET', '/v1/status']);
+    return answer instanceof Fault ? answer : answer.value;
+  };
+  // A daemon that was never there is most often a wrong path: said at once, as by every other command.
+  const first = await ask();
+  if (first instanceof Fault) return first;
+  const { stdin, stdout } = process;
+  const isTerminal = stdin.isTTY && stdout.isTTY && process.env['TERM'] !== 'dumb';
+  if (session.json || options.once || !isTerminal) return print(session, { ask, first }, options);
+  const style = { colours: session.output.colours, glyphs: glyphsOf(process.env) };
+  return new LiveTop(ask, style, options.intervalMs).run(first, session.until);
+}
+
+/** What the terminal's locale can show. Source: locale(7), the order of its variables. */
+function glyphsOf(env: NodeJS.ProcessEnv): Style['glyphs'] {
+  // An empty one counts as none.
+  const locale = [env['LC_ALL'], env['LC_CTYPE'], env['LANG']].find((name = '') => name !== '') ?? '';
+  return /utf-?8/i.test(locale) ? UNICODE : ASCII;
+}
+
+/** A look over each interval; rates need two, so nothing is printed of the first. */
+async function print(
+  { output, json, until }: Session,
+  { ask, first }: { readonly ask: Ask; readonly first: Status },
+  { intervalMs, once }: TopOptions,
 ): Promise<Outcome> {
-  if (session.json || options.once || !process.stdout.isTTY || !process.stdin.isTTY)
-    return printOnce(session, options.intervalMs);
-  const screen = new TopScreen(session, options.intervalMs);
-  return screen.run();
-}
-
-/** One look over one interval, since rates need two. */
-async function printOnce(session: Session, intervalMs: number): Promise<Outcome> {
-  const { client, output } = session;
   const history = new TopHistory();
-  for (let looks = 2; looks > 0; looks--) {
-    const answer = await client.json(StatusShape, ['GET', '/v1/status']);
-    if (answer instanceof Fault) return answer;
-    history.take(answer.value, performance.now());
-    if (looks > 1) await new Promise((resolve) => setTimeout(resolve, intervalMs));
+  history.look(first, performance.now());
+  for (;;) {
+    await setTimeout(intervalMs, undefined, { signal: until }).catch(() => undefined);
+    if (until.aborted) return ExitStatus.Ok;
+    const status = await ask();
+    if (status instanceof Fault) {
+      if (once) return status;
+      history.miss();
+      output.err(`${status.message}\n`);
+      continue;
+    }
+    history.look(status, performance.now());
+    output.out(json ? `${JSON.stringify(lookRecord(status, history))}\n` : lookText(output, status, history));
+    if (once) return ExitStatus.Ok;
   }
-  if (session.json) {
-    const { status, devices, sources } = history;
-    const rates = devices.map(({ device, rates: now }) => ({ name: device.name, ...now }));
-    const fed = sources.map(({ source, bytesPerSecond }) => ({ spec: source.spec, bytesPerSecond }));
-    output.out(`${JSON.stringify({ status, devices: rates, sources: fed })}\n`);
-    return ExitStatus.Ok;
-  }
-  const rows = history.devices.length + history.sources.length + 10;
-  const view = { ...DEFAULT_SIZE, rows, sort: 'name', offset: 0, problem: undefined } as const;
-  const lines = topLines(output, history, view).slice(0, -1);
-  output.out(
-    `${lines
-      .map((line) => line.trimEnd())
-      .join('\n')
-      .trimEnd()}\n`,
-  );
-  return ExitStatus.Ok;
 }
 
-/** The terminal while top has it. */
-class TopScreen {
-  private readonly session: Session;
+/** A look as JSON: the daemon's status, and what was made of it and the one before. */
+function lookRecord(status: Status, history: TopHistory): object {
+  return {
+    status,
+    devices: status.devices.map(({ name, limit }) => {
+      const track = history.device(name);
+      return { name, rates: track.latest, limitUse: limit === null ? null : track.limitUse(limit) };
+    }),
+    sources: status.sources.map(({ spec }) => ({
+      spec,
+      bytesPerSecond: history.source(spec).latest?.bytesPerSecond ?? null,
+    })),
+  };
+}
+
+function lookText(output: Output, status: Status, history: TopHistory): string {
+  const state = { status, history, silence: null, sort: 'name', first: 0, intervalSeconds: 0 } as const;
+  const size = { columns: output.columns ?? PRINTED_COLUMNS, rows: Infinity };
+  const { lines } = drawTop(state, size, { colours: output.colours, glyphs: glyphsOf(process.env) });
+  return `${lines.map((line) => line.trimEnd()).join('\n')}\n\n`;
+}
+
+/** The view in a terminal: looks each interval, and draws at each look, key and new size. */
+class LiveTop {
+  private readonly ask: Ask;
+  private readonly style: Style;
   private readonly intervalMs: number;
   private readonly history = new TopHistory();
-  private sort: TopView['sort'] = 'name';
-  private offset = 0;
-  private problem: string | undefined;
-  private drawn: string[] = [];
-  private timer: NodeJS.Timeout | undefined;
-  private asking = false;
-  private readonly ended: Promise<void>;
-  private end: () => void = () => undefined;
+  private readonly screen: TopScreen;
+  private status: Status | undefined;
+  private sort: SortKey = 'name';
+  private first = 0;
+  private frame: Frame = { lines: [], first: 0, count: 0 };
+  /** When the daemon last answered, and when it was last asked without an answer yet. */
+  private answeredMs = 0;
+  private askedMs: number | undefined;
+  private trouble: string | undefined;
+  private finish: (failure?: Error) => void = () => undefined;
 
-  constructor(session: Session, intervalMs: number) {
-    this.session = session;
+  constructor(ask: Ask, style: Style, intervalMs: number) {
+    this.ask = ask;
+    this.style = style;
     this.intervalMs = intervalMs;
-    this.ended = new Promise((resolve) => (this.end = resolve));
+    this.screen = new TopScreen(process.stdin, process.stdout, {
+      redraw: () => this.draw(),
+      key: (key) => this.key(key),
+      end: () => this.finish(),
+    });
   }
 
-  async run(): Promise<Outcome> {
-    const onKey = (key: string): void => this.key(key);
-    const onResize = (): void => this.redraw();
-    const onContinue = (): void => this.enter();
-    // However this process ends, the terminal is given back.
-    const onExit = (): void => this.leave();
-    process.stdin.setEncoding('utf8').on('data', onKey);
-    process.stdout.on('resize', onResize);
-    process.on('SIGCONT', onContinue);
-    process.on('exit', onExit);
-    this.session.until.addEventListener('abort', () => this.end());
-    this.enter();
-    this.timer = setInterval(() => void this.look(), this.intervalMs);
-    void this.look();
+  async run(first: Status, until: AbortSignal): Promise<Outcome> {
+    this.take(first);
+    const ended = new Promise<void>((resolve, reject) => {
+      this.finish = (failure) => (failure === undefined ? resolve() : reject(failure));
+    });
+    until.addEventListener('abort', () => this.finish());
+    this.screen.open();
+    const timer = setInterval(() => this.look(), this.intervalMs);
     try {
-      await this.ended;
+      await ended;
     } finally {
-      clearInterval(this.timer);
-      process.stdin.off('data', onKey).pause();
-      process.stdout.off('resize', onResize);
-      process.off('SIGCONT', onContinue);
-      process.off('exit', onExit);
-      this.leave();
+      clearInterval(timer);
+      this.screen.close();
     }
     return ExitStatus.Ok;
   }
 
-  private enter(): void {
-    process.stdin.setRawMode(true);
-    process.stdout.write(ENTER);
-    this.redraw();
-  }
-
-  private leave(): void {
-    process.stdin.setRawMode(false);
-    process.stdout.write(LEAVE);
-  }
-
-  private async look(): Promise<void> {
-    if (this.asking) return;
-    this.asking = true;
-    const answer = await this.session.client.json(StatusShape, ['GET', '/v1/status']);
-    this.asking = false;
-    if (answer instanceof Fault) {
-      this.problem = answer.message;
-    } else {
-      this.problem = undefined;
-      this.history.take(answer.value, performance.now());
+  private look(): void {
+    if (this.askedMs !== undefined) {
+      // One question at a time: who does not answer one would not answer more.
+      if (performance.now() - this.askedMs >= SILENT_AFTER_MS) this.miss('it was asked, and does not answer');
+      return;
     }
+    this.askedMs = performance.now();
+    this.ask().then(
+      (answer) => {
+        this.askedMs = undefined;
+        if (answer instanceof Fault) this.miss(answer.message);
+        else this.take(answer);
+      },
+      (failure: unknown) => this.finish(failure instanceof Error ? failure : new Error(String(failure))),
+    );
+  }
+
+  private take(status: Status): void {
+    this.status = status;
+    this.answeredMs = performance.now();
+    this.trouble = undefined;
+    this.history.look(status, this.answeredMs);
+    this.draw();
+  }
+
+  private miss(trouble: string): void {
+    this.trouble = trouble;
+    this.history.miss();
     this.draw();
   }
 
   private key(key: string): void {
-    const page = Math.max(1, (process.stdout.rows || DEFAULT_SIZE.rows) - 10);
+    const last = Math.max(0, (this.status?.devices.length ?? 0) - this.frame.count);
     const steps: Readonly<Record<string, number>> = {
       '\u001b[A': -1,
+      '\u001bOA': -1,
       k: -1,
       '\u001b[B': 1,
+      '\u001bOB': 1,
       j: 1,
-      '\u001b[5~': -page,
-      '\u001b[6~': page,
+      '\u001b[5~': -this.frame.count,
+      '\u001b[6~': this.frame.count,
+      ' ': this.frame.count,
+      '\u001b[H': -last,
+      g: -last,
+      '\u001b[F': last,
+      G: last,
     };
     const step = steps[key];
-    if (key === 'q' || key === CTRL_C) this.end();
-    else if (key === CTRL_Z) this.suspend();
-    else if (key === 's') this.sort = SORTS[(SORTS.indexOf(this.sort) + 1) % SORTS.length] ?? 'name';
-    else if (step !== undefined)
-      this.offset = Math.min(lastOffset(this.history), Math.max(0, this.offset + step));
+    if (key === 'q' || key === 'Q') this.finish();
+    else if (key === 's')
+      this.sort = SORT_KEYS[(SORT_KEYS.indexOf(this.sort) + 1) % SORT_KEYS.length] ?? 'name';
+    else if (step !== undefined) this.first = Math.min(last, Math.max(0, this.frame.first + step));
     else return;
     this.draw();
   }
 
-  /** Ctrl-Z: the shell has the terminal until SIGCONT. */
-  private suspend(): void {
-    this.leave();
-    process.kill(process.pid, 'SIGSTOP');
-  }
-
-  private redraw(): void {
-    this.drawn = [];
-    this.draw();
-  }
-
-  /** One write a frame, of the lines that have changed. */
   private draw(): void {
-    const { columns, rows } = process.stdout;
-    const view = {
-      columns: columns || DEFAULT_SIZE.columns,
-      rows: rows || DEFAULT_SIZE.rows,
-      sort: this.sort,
-      offset: this.offset,
-      problem: this.problem,
-    };
-    const lines = topLines(this.session.output, this.history, view);
-    const changed = lines.flatMap((line, i) =>
-      line === this.drawn[i] ? [] : [`\u001b[${i + 1};1H${line}${CLEAR_LINE}`],
-    );
-    this.drawn = lines;
-    if (changed.length > 0) process.stdout.write(changed.join(''));
+    const { status, history, trouble, sort, first } = this;
+    if (status === undefined) return;
+    const seconds = (performance.now() - this.answeredMs) / 1000;
+    const silence = trouble === undefined ? null : { reason: trouble, seconds };
+    const state = { status, history, silence, sort, first, intervalSeconds: this.intervalMs / 1000 };
+    this.frame = drawTop(state, this.screen.size, this.style);
+    this.screen.draw(this.frame.lines);
   }
 }
