@@ -24,7 +24,7 @@ export function widthOf(text: string): number {
 /** `text` in exactly `width` columns, to the left or the right of them; what does not fit is cut. */
 export function fitted(text: string, width: number, options: { glyphs: Glyphs; right?: boolean }): string {
   const cut = clipped(text, width, options.glyphs);
-  const space = ' '.repeat(width - widthOf(cut));
+  const space = ' '.repeat(Math.max(0, width - widthOf(cut)));
   return options.right === true ? space + cut : cut + space;
 }
 
