@@ -29,9 +29,17 @@ export interface Answer<T> {
 /** Asks one daemon. */
 export class ControlClient {
   readonly socketPath: string;
+  private readonly replyTimeoutMs: number;
+  private readonly pending = new Set<ClientRequest>();
 
-  constructor(socketPath: string) {
+  constructor(socketPath: string, replyTimeoutMs = REPLY_TIMEOUT_MS) {
     this.socketPath = socketPath;
+    this.replyTimeoutMs = replyTimeoutMs;
+  }
+
+  /** Gives up what is still asked, which would keep this process until it is answered. */
+  close(): void {
+    for (const sent of this.pending) sent.destroy();
   }
 
   /** The reply whatever its status; a fault when there is none. */
@@ -47,7 +55,7 @@ export class ControlClient {
         );
       });
       sent.on('error', (error) => resolve(this.unreachable(error)));
-      sent.setTimeout(REPLY_TIMEOUT_MS, () => sent.destroy(new Error('it does not answer')));
+      sent.setTimeout(this.replyTimeoutMs, () => sent.destroy(new Error('it does not answer')));
       sent.end(bytes);
     });
   }
@@ -95,10 +103,12 @@ export class ControlClient {
   }
 
   private send(method: Method, path: string, onReply: (response: IncomingMessage) => void): ClientRequest {
-    return request(
+    const sent = request(
       { socketPath: this.socketPath, method, path, headers: { 'Content-Type': 'application/json' } },
       onReply,
     );
+    this.pending.add(sent);
+    return sent.once('close', () => this.pending.delete(sent));
   }
 
   private unreachable(error: NodeJS.ErrnoException): Fault {

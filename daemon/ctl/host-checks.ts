@@ -1,177 +1,133 @@
-// What doctor looks at on a host, each by itself: what was found, and the fix to paste where it is a problem.
+// What doctor looks at on a host that is neither a source nor a socket: node, limits, memory for guests, confinement, other programs.
+import { type Check, note, ok, problem, shellWord } from './check.js';
 import type { Host } from './host.js';
 import { bytesText } from './units.js';
-
-/** How one look has turned out. A note is nothing wrong, but worth knowing. */
-export interface Check {
-  readonly name: string;
-  readonly verdict: 'ok' | 'note' | 'problem';
-  readonly found: string;
-  /** What to do about it; null: nothing. */
-  readonly fix: string | null;
-}
 
 const LEAST_NODE = [20, 12] as const;
 /** A source's queue and staging, and the pools: some 45 KiB a source. */
 const LEAST_MEMLOCK_BYTES = 256 * 1024;
-/** Each guest takes some 8 fds. */
+/** A guest takes some 10. */
 const LEAST_FILES = 4096;
+const FILES_OF_A_GUEST = 10;
 /** From here on one write to a VMM's eventfd can be made slow; see ARCHITECTURE.md, "Threat model". */
 const MANY_EPOLL_WATCHES = 1_000_000;
+/** The first QEMU whose guest ends when its back-end comes back. */
+const ENDING_QEMU = 10;
 
-const HWRNG = '/dev/hwrng';
-const HWRNG_CURRENT = '/sys/class/misc/hw_random/rng_current';
-
-export function ok(name: string, found: string): Check {
-  return { name, verdict: 'ok', found, fix: null };
-}
-
-export function note(name: string, found: string, fix: string | null = null): Check {
-  return { name, verdict: 'note', found, fix };
-}
-
-export function problem(name: string, found: string, fix: string): Check {
-  return { name, verdict: 'problem', found, fix };
-}
+const SHARED_MEMORY = '/dev/shm';
+const APPARMOR_ENABLED = '/sys/module/apparmor/parameters/enabled';
+const LIBVIRT_PROFILE = '/etc/apparmor.d/abstractions/libvirt-qemu';
+const LIBVIRT_LOCAL = '/etc/apparmor.d/local/abstractions/libvirt-qemu';
+const UNIT = 'vhost-rngd.service';
 
 export function checkNode({ nodeVersion }: Host): Check {
   const [major = 0, minor = 0] = nodeVersion.split('.').map(Number);
   const isNew = major > LEAST_NODE[0] || (major === LEAST_NODE[0] && minor >= LEAST_NODE[1]);
   return isNew
     ? ok('node', `version ${nodeVersion}`)
-    : problem('node', `version ${nodeVersion}`, `install node ${LEAST_NODE.join('.')} or later`);
-}
-
-export function checkKernelPool(host: Host): Check {
-  return host.canRead('/dev/random')
-    ? ok('kernel pool', '/dev/random can be read')
     : problem(
-        'kernel pool',
-        '/dev/random cannot be read',
-        'chmod 0666 /dev/random; in a container, pass the device in',
+        'node',
+        `version ${nodeVersion}, and ${LEAST_NODE.join('.')} or later is needed`,
+        'curl -fsSL https://deb.nodesource.com/setup_22.x | sudo bash - && sudo apt-get install -y nodejs',
       );
 }
 
-/** A hardware generator that is there but not for us is a problem; none at all is how many machines are. */
-export function checkHwrng(host: Host): Check {
-  const name = 'hardware generator';
-  if (host.stat(HWRNG) === undefined)
-    return note(
-      name,
-      `no ${HWRNG} on this machine`,
-      'modprobe a driver (virtio_rng in a VM, tpm-rng), or draw from random',
-    );
-  const current = host.text(HWRNG_CURRENT)?.trim() ?? '';
-  if (current === '' || current === 'none')
-    return note(
-      name,
-      `${HWRNG} has no generator behind it`,
-      'modprobe a driver (virtio_rng in a VM, tpm-rng), or draw from random',
-    );
-  if (host.canRead(HWRNG)) return ok(name, `${HWRNG} is ${current}, and can be read`);
-  return note(
-    name,
-    `${HWRNG} is ${current}, and this user may not read it; the daemon's may need this too`,
-    `echo 'KERNEL=="hwrng", GROUP="vhost-rngd", MODE="0440"' | sudo tee /etc/udev/rules.d/90-vhost-rngd.rules && sudo udevadm trigger --name-match=hwrng`,
-  );
-}
-
 /** The limits of a process, from its `limits` file; soft ones. Source: proc(5). */
-function softLimit(limits: string, title: string): number | undefined {
-  const value = new RegExp(`^${title} +(\\S+)`, 'm').exec(limits)?.[1];
-  if (value === undefined) return undefined;
+function softLimit(limits: string, title: string): number {
+  const value = new RegExp(`^${title} +(\\S+)`, 'm').exec(limits)?.[1] ?? 'unlimited';
   return value === 'unlimited' ? Infinity : Number(value);
 }
 
 /** `pid`: the daemon that runs; undefined: none does, and this shell's limits are what there is. */
 export function checkLimits(host: Host, pid: number | undefined): Check[] {
-  const whose = pid === undefined ? "this shell's" : "the daemon's";
+  const whose = pid === undefined ? 'limit of this shell' : 'limit of the daemon';
   const limits = host.text(`/proc/${pid ?? 'self'}/limits`);
-  if (limits === undefined) return [note('limits', `${whose} limits cannot be read`, 'run this as root')];
-  const locked = softLimit(limits, 'Max locked memory') ?? Infinity;
-  const files = softLimit(limits, 'Max open files') ?? Infinity;
-  const lockedText = locked === Infinity ? 'no limit' : bytesText(locked);
+  if (limits === undefined) return [note('limits', `the ${whose} cannot be read: run this as root`)];
+  const locked = softLimit(limits, 'Max locked memory');
+  const files = softLimit(limits, 'Max open files');
+  // A running daemon gets its limits from its unit, at its next start.
+  const fix = (shell: string, unit: string): string =>
+    pid === undefined
+      ? shell
+      : `sudo mkdir -p /etc/systemd/system/${UNIT}.d && printf '[Service]\\n${unit}\\n' | sudo tee /etc/systemd/system/${UNIT}.d/${unit.split('=')[0] ?? ''}.conf && sudo systemctl daemon-reload`;
   return [
     locked >= LEAST_MEMLOCK_BYTES
-      ? ok('locked memory', `${whose} limit: ${lockedText}`)
+      ? ok('locked memory', `${whose}: ${locked === Infinity ? 'none' : bytesText(locked)}`)
       : problem(
           'locked memory',
-          `${whose} limit: ${lockedText}`,
-          'LimitMEMLOCK=8M in the unit, or ulimit -l 8192',
+          `${whose}: ${bytesText(locked)}, and ${bytesText(LEAST_MEMLOCK_BYTES)} are needed to keep entropy out of swap`,
+          fix('ulimit -l 8192', 'LimitMEMLOCK=8M'),
         ),
     files >= LEAST_FILES
-      ? ok('open files', `${whose} limit: ${files}`)
+      ? ok('open files', `${whose}: ${files === Infinity ? 'none' : files}`)
       : note(
           'open files',
-          `${whose} limit: ${files}, enough for some ${Math.floor(files / 10)} guests`,
-          'LimitNOFILE=65536 in the unit, or ulimit -n 65536',
+          `${whose}: ${files}, enough for some ${Math.floor(files / FILES_OF_A_GUEST)} guests`,
+          fix('ulimit -n 65536', 'LimitNOFILE=65536'),
         ),
   ];
 }
 
-/** Who can put a socket of his own where the VMMs look for ours, and who can reach it. */
-export function checkFolder(host: Host, folder: string): Check {
-  const name = 'socket folder';
-  const stat = host.stat(folder);
-  if (stat === undefined) return problem(name, `${folder} is not there`, `sudo install -d -m 0755 ${folder}`);
-  const mode = stat.mode & 0o7777;
-  const text = `${folder}, mode ${mode.toString(8).padStart(4, '0')}`;
-  if ((mode & 0o002) !== 0 && (mode & 0o1000) === 0)
-    return problem(name, `${text}: anyone can replace its sockets`, `sudo chmod o-w ${folder}`);
-  if ((mode & 0o002) !== 0)
-    return note(
-      name,
-      `${text}: anyone can make a socket before the daemon does`,
-      'listen below /run/vhost-rngd',
-    );
-  return (mode & 0o011) === 0
-    ? note(name, `${text}: only its owner can reach the sockets`, `sudo chmod g+x ${folder}`)
-    : ok(name, text);
+/** A guest's memory has to be a file that its VMM shares: best a sealed memory file, otherwise one in /dev/shm. */
+export function checkGuestMemory(host: Host): Check {
+  const name = 'guest memory';
+  const failure = host.memfdFailure();
+  if (failure === undefined) return ok(name, 'memory files can be made and sealed: memory-backend-memfd');
+  return host.stat(SHARED_MEMORY) === undefined
+    ? problem(
+        name,
+        `no memory file can be made (${failure}), and there is no ${SHARED_MEMORY}`,
+        `sudo mkdir -p ${SHARED_MEMORY} && sudo mount -t tmpfs -o mode=1777,nosuid,nodev tmpfs ${SHARED_MEMORY}`,
+      )
+    : note(
+        name,
+        `no memory file can be made (${failure}): guests need memory-backend-file,mem-path=${SHARED_MEMORY},share=on`,
+      );
 }
-
-const APPARMOR_ENABLED = '/sys/module/apparmor/parameters/enabled';
-const LIBVIRT_PROFILE = '/etc/apparmor.d/abstractions/libvirt-qemu';
-const LIBVIRT_LOCAL = '/etc/apparmor.d/local/abstractions/libvirt-qemu';
 
 /** Whether QEMU under libvirt may reach the sockets in these folders. */
 export function checkAppArmor(host: Host, folders: readonly string[]): Check {
   const name = 'AppArmor';
   if (host.text(APPARMOR_ENABLED)?.trim() !== 'Y') return ok(name, 'confines nothing here');
   if (host.stat(LIBVIRT_PROFILE) === undefined) return ok(name, 'libvirt has no profile here');
-  const local = host.text(LIBVIRT_LOCAL) ?? '';
-  const missing = folders.filter((folder) => !local.includes(`${folder}/`));
-  if (missing.length === 0) return ok(name, `${LIBVIRT_LOCAL} has the sockets`);
-  const lines = missing.map((folder) => `  ${folder}/*.sock rw,`).join('\\n');
+  const rules = (host.text(LIBVIRT_LOCAL) ?? '')
+    .split('\n')
+    .filter((line) => !line.trimStart().startsWith('#'));
+  const missing = folders.filter((folder) => !rules.some((rule) => rule.includes(`${folder}/`)));
+  if (missing.length === 0) return ok(name, "libvirt's guests may open the sockets");
+  const lines = missing.map((folder) => shellWord(`  ${folder}/*.sock rw,`)).join(' ');
   return problem(
     name,
     `libvirt's guests may not open sockets in ${missing.join(', ')}`,
-    `printf '${lines}\\n' | sudo tee -a ${LIBVIRT_LOCAL}`,
+    `printf '%s\\n' ${lines} | sudo tee -a ${LIBVIRT_LOCAL}`,
   );
 }
 
-/** A restart of the daemon outside of systemd is the end of such a guest. */
+/** What becomes of a guest whose daemon is started again. */
 export async function checkQemu(host: Host): Promise<Check> {
   const said = await host.run('qemu-system-x86_64', ['--version']);
   const version = /version (\d+)\.\S+/.exec(said ?? '');
-  if (version === null) return note('QEMU', 'qemu-system-x86_64 is not here');
-  return Number(version[1]) >= 9
-    ? note('QEMU', `${version[0]}, which ends when its back-end goes: do not stop the daemon under a guest`)
-    : note('QEMU', `${version[0]}, whose guests are without entropy once their back-end has gone`);
+  if (version === null) return note('QEMU', 'no qemu-system-x86_64 here');
+  return Number(version[1]) >= ENDING_QEMU
+    ? note(
+        'QEMU',
+        `${version[0]}, which ends when its back-end comes back: leave the daemon running under guests`,
+      )
+    : ok('QEMU', version[0]);
 }
 
 export async function checkSystemd(host: Host): Promise<Check> {
   const name = 'systemd';
   if (host.stat('/run/systemd/system') === undefined) return ok(name, 'does not run here');
-  const active = (
-    await host.run('systemctl', ['show', '-p', 'ActiveState', '--value', 'vhost-rngd.service'])
-  )?.trim();
-  return active === 'active'
-    ? ok(name, 'vhost-rngd.service is active')
-    : note(
-        name,
-        `vhost-rngd.service is ${active ?? 'not known'}`,
-        'sudo systemctl enable --now vhost-rngd.socket',
-      );
+  const said = await host.run('systemctl', ['show', '-p', 'LoadState,ActiveState,Result', UNIT]);
+  if (said === undefined) return note(name, 'systemctl gives no answer');
+  const value = (key: string): string => new RegExp(`^${key}=(.*)$`, 'm').exec(said)?.[1] ?? '';
+  if (value('LoadState') === 'not-found') return note(name, `there is no ${UNIT}`);
+  const state = value('ActiveState');
+  if (state === 'active') return ok(name, `${UNIT} is active`);
+  return state === 'failed'
+    ? problem(name, `${UNIT} has failed: ${value('Result')}`, `journalctl -u ${UNIT} -n 50 --no-pager`)
+    : note(name, `${UNIT} is ${state}`, `sudo systemctl enable --now ${UNIT}`);
 }
 
 export function checkEpollWatches(host: Host): Check {
@@ -181,7 +137,7 @@ export function checkEpollWatches(host: Host): Check {
     ? ok(name, `fs.epoll.max_user_watches is ${most}`)
     : note(
         name,
-        `fs.epoll.max_user_watches is ${most}: a hostile VMM can slow its signals down by 0.1 s`,
-        'sysctl fs.epoll.max_user_watches=65536, where VMMs are not trusted',
+        `fs.epoll.max_user_watches is ${most}: a hostile VMM can slow its own signals down by 0.1 s`,
+        'sudo sysctl -w fs.epoll.max_user_watches=65536',
       );
 }

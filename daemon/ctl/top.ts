@@ -41,7 +41,11 @@ export async function top(session: Session, options: TopOptions): Promise<Outcom
   const isTerminal = stdin.isTTY && stdout.isTTY && process.env['TERM'] !== 'dumb';
   if (session.json || options.once || !isTerminal) return print(session, { ask, first }, options);
   const style = { colours: session.output.colours, glyphs: glyphsOf(process.env) };
-  return new LiveTop(ask, style, options.intervalMs).run(first, session.until);
+  try {
+    return await new LiveTop(ask, style, options.intervalMs).run(first, session.until);
+  } finally {
+    session.client.close();
+  }
 }
 
 /** What the terminal's locale can show. Source: locale(7), the order of its variables. */
@@ -186,9 +190,9 @@ class LiveTop {
       '\u001b[6~': this.frame.count,
       ' ': this.frame.count,
       '\u001b[H': -last,
-      g: -last,
+      '\u001b[1~': -last,
       '\u001b[F': last,
-      G: last,
+      '\u001b[4~': last,
     };
     const step = steps[key];
     if (key === 'q' || key === 'Q') this.finish();
