@@ -47,7 +47,8 @@ async function examine(controlSocket: string, host: Host, configFile: string | u
   const config = checkConfig(host, configFile);
   const { settings } = config;
   const served = status?.devices.flatMap(({ socket }) => socket ?? []) ?? [];
-  const folders = foldersOf([...served, ...(settings?.devices.map(({ socketPath }) => socketPath) ?? [])]);
+  const sockets = [...served, ...(settings?.devices.map(({ socketPath }) => socketPath) ?? [])];
+  const folders = foldersOf(sockets);
   const specs = [
     ...(settings?.sources.map(({ text }) => text) ?? []),
     ...(status?.sources.map(({ spec }) => spec) ?? []),
@@ -61,7 +62,7 @@ async function examine(controlSocket: string, host: Host, configFile: string | u
     checkControlSocket(host, controlSocket, answer instanceof Fault ? answer.message : undefined),
     ...(status === undefined ? [] : checkDaemon(status)),
     ...folders.map((folder) => checkFolder(host, folder, user)),
-    checkStaleSockets(host, folders, { pid, live: served }),
+    checkStaleSockets(host, foldersOf([...sockets, controlSocket]), { pid, live: served }),
     ...checkLimits(host, pid),
     checkGuestMemory(host),
     checkAppArmor(host, folders),

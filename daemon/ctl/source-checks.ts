@@ -1,5 +1,5 @@
 // What doctor looks at of sources: the devices of this host, and what a configuration names.
-import { checkSources } from '../entropy/source-check.js';
+import { lookAtSources } from '../entropy/source-check.js';
 import type { SourceSpec } from '../entropy/source-spec.js';
 import { type Check, note, ok, problem } from './check.js';
 import type { Host } from './host.js';
@@ -56,9 +56,11 @@ export async function checkConfiguredSources(
 ): Promise<Check[]> {
   const checks: Check[] = [];
   for (const spec of specs) {
-    const refused = await checkSources([spec]);
+    const refused = await lookAtSources([spec]);
     const name = `source ${spec.text}`;
     if (refused === undefined) checks.push(ok(name, 'can be opened'));
+    else if (refused === 'late')
+      checks.push(problem(name, 'does not open within 1 s: its driver hangs', 'sudo dmesg | tail -n 50'));
     else if (isOnlyForDaemon(host, spec, daemon))
       checks.push(ok(name, `is for ${daemon?.name ?? ''} to open, not for ${thisUser(host).name}`));
     else checks.push(problem(name, refused.message, fixOf(spec)));

@@ -1,11 +1,13 @@
 // Commands about sources: the daemon's, and any that can be tried here.
 import { existsSync } from 'node:fs';
-import type { Command } from 'commander';
+import { type Command, InvalidArgumentError } from 'commander';
 import * as v from 'valibot';
 import { Fault } from '../../protocol/fault.js';
 import { SourceShape, SourcesShape } from '../control/shapes.js';
 import { checkSources } from '../entropy/source-check.js';
+import { isKernelSource } from '../entropy/raw-source.js';
 import { parseSourceSpec, type SourceSpec } from '../entropy/source-spec.js';
+import { ASCII, clipped } from './cells.js';
 import { enableSources, integer } from './change-commands.js';
 import { ExitStatus } from './exit-status.js';
 import { listSources, type Run } from './look-commands.js';
@@ -13,6 +15,7 @@ import { type Output, printable, toned } from './output.js';
 import { type Outcome, type Session, show } from './session.js';
 import { type SourceTest, testSource } from './source-test.js';
 import { sourceTableText } from './status-view.js';
+import { judgeSource, type SourceVerdict } from './source-verdict.js';
 import { bytesText, countText, rateText } from './units.js';
 
 const DEFAULT_TEST_SECONDS = 5;
@@ -78,13 +81,19 @@ export function addSourceCommands(program: Command, run: Run): void {
   const test = sources
     .command('test')
     .argument('[spec...]', "sources as --source has them; by default the daemon's, or this machine's")
-    .option('--seconds <n>', 'try each for so long', integer, DEFAULT_TEST_SECONDS)
-    .option('--bytes <n>', 'and for so many bytes at most', integer)
+    .option('--seconds <n>', 'try each for so long', positive, DEFAULT_TEST_SECONDS)
+    .option('--bytes <n>', 'and for so many bytes at most', positive)
     .description(
       'read sources here, in this process, as fast as they go: rate, and what the health tests say; ' +
         'bytes of a hardware generator that are read here are taken from the daemon',
     )
     .action(run((session, ...specs) => testSources(session, specs, test.opts<TestOptions>())));
+}
+
+function positive(text: string): number {
+  const value = integer(text);
+  if (value === 0) throw new InvalidArgumentError('expected 1 or more.');
+  return value;
 }
 
 async function testSources(
@@ -96,7 +105,7 @@ async function testSources(
   if (specs instanceof Fault) return specs;
   const { output, until } = session;
   const end = { seconds: options.seconds, bytes: options.bytes ?? Infinity, until };
-  const tests: SourceTest[] = [];
+  const tests: Tested[] = [];
   for (const spec of specs) {
     if (until.aborted) break;
     const test = await testOne(spec, end, output);
@@ -104,42 +113,66 @@ async function testSources(
     if (!session.json) output.out(verdictText(output, test));
   }
   if (session.json) output.out(`${JSON.stringify({ tests })}\n`);
-  return tests.every(({ problem }) => problem === null) ? ExitStatus.Ok : ExitStatus.Degraded;
+  return tests.every(({ passes }) => passes) ? ExitStatus.Ok : ExitStatus.Degraded;
 }
+
+/** A test and what it comes to. */
+type Tested = SourceTest & SourceVerdict;
 
 async function testOne(
   spec: SourceSpec,
   end: Parameters<typeof testSource>[1],
   output: Output,
-): Promise<SourceTest> {
+): Promise<Tested> {
   const refused = await checkSources([spec]);
-  if (refused !== undefined) return untested(spec, refused.message);
-  const test = await testSource(spec, end, (now) => showProgress(output, now, end.seconds));
+  const test =
+    refused === undefined
+      ? await testSource(spec, end, (now) => showProgress(output, now, end))
+      : untested(spec, refused.message);
   if (output.columns !== undefined) output.err('\r\u001b[K');
-  return test;
+  return { ...test, ...judgeSource(test, isKernelSource(spec)) };
 }
 
 function untested(spec: SourceSpec, problem: string): SourceTest {
-  const nothing = { seconds: 0, bytes: 0, bytesPerSecond: 0, windows: 0, alarms: 0, repeatedBlocks: 0 };
-  return { spec: spec.text, ...nothing, fips: { blocks: 0, failures: 0 }, problem };
+  return {
+    spec: spec.text,
+    seconds: 0,
+    bytes: 0,
+    bytesPerSecond: 0,
+    silentSeconds: 0,
+    windows: 0,
+    alarms: { repetition: 0, adaptive: 0, permanent: 0 },
+    repeatedBlocks: 0,
+    fips: { blocks: 0, failures: 0 },
+    problem,
+  };
 }
 
 /** One line that is written over itself, on a terminal only. */
-function showProgress(output: Output, test: SourceTest, seconds: number): void {
+function showProgress(
+  output: Output,
+  test: SourceTest,
+  { seconds, bytes }: { seconds: number; bytes: number },
+): void {
   if (output.columns === undefined) return;
-  const line = `${printable(test.spec)}  ${test.seconds.toFixed(1)} of ${seconds} s  ${bytesText(test.bytes)}  ${rateText(test.bytesPerSecond)}`;
-  output.err(`\r\u001b[K${line.slice(0, output.columns - 1)}`);
+  const most = bytes === Infinity ? '' : ` of ${bytesText(bytes)}`;
+  const line = `${printable(test.spec)}  ${test.seconds.toFixed(1)} of ${seconds} s  ${bytesText(test.bytes)}${most}  ${rateText(test.bytesPerSecond)}`;
+  output.err(`\r\u001b[K${clipped(line, output.columns - 1, ASCII)}`);
 }
 
-function verdictText(output: Output, test: SourceTest): string {
-  const { spec, bytes, bytesPerSecond, windows, alarms, repeatedBlocks, fips, problem } = test;
+const SUITABILITY_TONES = { good: 'good', slow: 'warn', unsuitable: 'bad', unknown: 'warn' } as const;
+
+function verdictText(output: Output, test: Tested): string {
+  const { spec, bytes, bytesPerSecond, windows, alarms, repeatedBlocks, fips, problem, suitability } = test;
   const verdict =
     problem === null ? toned(output, 'good', 'passes') : toned(output, 'bad', `fails: ${printable(problem)}`);
+  const raised = `${countText(alarms.repetition)} repetition and ${countText(alarms.adaptive)} adaptive alarms`;
   return [
     `${toned(output, 'strong', printable(spec))}: ${verdict}`,
-    `  ${bytesText(bytes)} have passed, ${rateText(bytesPerSecond)}`,
-    `  ${countText(windows)} windows of 512 bytes, ${countText(alarms)} alarms; ${countText(repeatedBlocks)} repeated blocks`,
+    `  ${bytesText(bytes)} have passed in ${test.seconds.toFixed(1)} s, ${rateText(bytesPerSecond)}`,
+    `  SP 800-90B: ${countText(windows)} windows of 512 bytes, ${raised}; ${countText(repeatedBlocks)} repeated blocks`,
     `  FIPS 140-2: ${countText(fips.failures)} of ${countText(fips.blocks)} blocks fail; about one in 1,200 good ones does`,
+    `  ${toned(output, SUITABILITY_TONES[suitability], suitability)}: ${test.advice}`,
     '',
   ].join('\n');
 }

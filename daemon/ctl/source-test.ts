@@ -15,16 +15,20 @@ import { SourceStatus } from '../entropy/source-status.js';
 /** How far a test has come, or how it has ended. */
 export interface SourceTest {
   readonly spec: string;
+  /** Since it was open. */
   readonly seconds: number;
   /** Bytes that have passed every test. */
   readonly bytes: number;
   readonly bytesPerSecond: number;
-  /** Windows of 512 bytes that were tested, and those that an alarm was raised for. */
+  /** Since bytes last came. */
+  readonly silentSeconds: number;
+  /** Windows of 512 bytes that were tested, and those that an alarm was raised for, by test. */
   readonly windows: number;
-  readonly alarms: number;
+  readonly alarms: { readonly repetition: number; readonly adaptive: number; readonly permanent: number };
+  /** Blocks of 64 bytes that were seen before. */
   readonly repeatedBlocks: number;
   readonly fips: { readonly blocks: number; readonly failures: number };
-  /** What is wrong with it, as a sentence without a subject; null: nothing that could be seen. */
+  /** Why it cannot be used, as a sentence without a subject; null: nothing that could be seen. */
   readonly problem: string | null;
 }
 
@@ -78,8 +82,10 @@ class TestReader {
   private readonly wakeFd = openEventfd();
   private readonly scratch = Mapping.forSecrets(CHUNK_BYTES).mapping;
   private readonly worker: Worker;
-  private readonly startedMs = performance.now();
-  private reason: string | undefined;
+  /** When it was open, as far as is known; a driver that hangs in open(2) never is. */
+  private openMs = performance.now();
+  private lastBytesMs = this.openMs;
+  private problem: string | null = null;
   private bytes = 0;
 
   constructor(spec: SourceSpec) {
@@ -93,18 +99,20 @@ class TestReader {
     };
     this.worker = new Worker(new URL('../entropy/reader-thread.js', import.meta.url), { workerData });
     this.worker.on('message', (message: ReaderMessage) => {
-      if (message.kind === 'source' && message.state === 'failed') this.reason = message.reason;
+      // Starting the thread is no time of the source's.
+      if (message.kind === 'tried' && this.bytes === 0) this.openMs = this.lastBytesMs = performance.now();
+      if (message.kind === 'source' && message.state === 'failed') this.problem = message.reason;
     });
-    this.worker.on('error', (error) => (this.reason = `its reader died: ${error.message}`));
+    this.worker.on('error', (error) => (this.problem = `its reader died: ${error.message}`));
   }
 
   private get seconds(): number {
-    return (performance.now() - this.startedMs) / 1000;
+    return (performance.now() - this.openMs) / 1000;
   }
 
   /** A source that has failed is not waited for: it would be tried again, and this is about how it is now. */
   hasEnded({ seconds, bytes, until }: TestEnd): boolean {
-    return until.aborted || this.reason !== undefined || this.seconds >= seconds || this.bytes >= bytes;
+    return until.aborted || this.problem !== null || this.seconds >= seconds || this.bytes >= bytes;
   }
 
   /** Takes what has passed; the bytes taken. */
@@ -112,6 +120,7 @@ class TestReader {
     let taken = 0;
     for (let got = -1; got !== 0 && taken < 64 * CHUNK_BYTES; taken += got)
       got = this.source.read(this.scratch.address, CHUNK_BYTES);
+    if (taken > 0) this.lastBytesMs = performance.now();
     this.bytes += taken;
     return taken;
   }
@@ -124,17 +133,21 @@ class TestReader {
   test(): SourceTest {
     const { bytes, seconds, status } = this;
     const count = (what: HealthCount): number => status.counts[what] ?? 0;
-    const alarms = count(HealthCount.RepetitionAlarms) + count(HealthCount.AdaptiveAlarms);
     return {
       spec: this.spec.text,
       seconds,
       bytes,
-      bytesPerSecond: bytes / seconds,
+      bytesPerSecond: seconds > 0 ? bytes / seconds : 0,
+      silentSeconds: (performance.now() - this.lastBytesMs) / 1000,
       windows: count(HealthCount.Windows),
-      alarms,
+      alarms: {
+        repetition: count(HealthCount.RepetitionAlarms),
+        adaptive: count(HealthCount.AdaptiveAlarms),
+        permanent: count(HealthCount.PermanentAlarms),
+      },
       repeatedBlocks: count(HealthCount.RepeatedBlocks),
       fips: { blocks: count(HealthCount.FipsBlocks), failures: count(HealthCount.FipsFailures) },
-      problem: this.reason ?? (bytes === 0 ? 'it has given too little for the start-up test' : null),
+      problem: this.problem,
     };
   }
 

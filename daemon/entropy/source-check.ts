@@ -27,20 +27,27 @@ export interface CheckAnswer {
 
 /** As {@link firstFault}, but after 1 s without an answer there is none: the source is then found to be slow. */
 export async function checkSources(sources: readonly SourceSpec[]): Promise<Fault | undefined> {
+  const found = await lookAtSources(sources);
+  return found === 'late' ? undefined : found;
+}
+
+/** As {@link firstFault}; `late` when there is no answer after 1 s: a driver hangs in open(2). */
+export async function lookAtSources(sources: readonly SourceSpec[]): Promise<Fault | 'late' | undefined> {
   if (sources.every((spec) => !('path' in spec) || KERNEL_PATHS.includes(spec.path)))
     return firstFault(sources);
   const thread = new Worker(new URL('./source-check-thread.js', import.meta.url), { workerData: sources });
   hanging++;
   thread.once('exit', () => hanging--);
-  const answer = await new Promise<CheckAnswer | undefined>((resolve) => {
-    const late = setTimeout(() => resolve(undefined), CHECK_TIMEOUT_MS);
+  const answer = await new Promise<CheckAnswer | 'late'>((resolve) => {
+    const late = setTimeout(() => resolve('late'), CHECK_TIMEOUT_MS);
     thread.once('message', (message: CheckAnswer) => {
       clearTimeout(late);
       resolve(message);
     });
   });
   thread.unref();
-  return answer?.fault && new Fault('daemon', answer.fault.code, answer.fault.message);
+  if (answer === 'late') return answer;
+  return answer.fault && new Fault('daemon', answer.fault.code, answer.fault.message);
 }
 
 /** The first fault of scope `daemon`; an EGD server may come later and is no reason not to start. */

@@ -73,9 +73,10 @@ export class Terminal {
     return stdout;
   }
 
-  /** What stands on the screen, a line each, without spaces at their ends. */
+  /** What stands on the screen, a line each, without spaces at their ends; a prompt keeps its own. */
   get screen(): string {
-    return this.tmux('capture-pane', '-p').trimEnd().concat(' ');
+    const screen = this.tmux('capture-pane', '-p').trimEnd();
+    return screen.endsWith(PROMPT.trimEnd()) ? `${screen} ` : screen;
   }
 
   get modes(): TerminalModes {
