@@ -42,7 +42,12 @@ export class TopScreen {
   private readonly onKeys = (text: string): void => this.keys(text);
   private readonly onResize = (): void => this.redraw();
   private readonly onSuspend = (): void => this.suspend();
-  private readonly onContinue = (): void => this.take();
+  private readonly onContinue = (): void => {
+    // After SIGSTOP, of which nobody is told, the screen is taken for ours, and is not.
+    if (this.isOurs) this.input.setRawMode(false);
+    this.isOurs = false;
+    this.take();
+  };
   private readonly onLeave = (): void => this.give();
   private readonly onGone = (): void => {
     this.isOurs = false;
@@ -67,7 +72,7 @@ export class TopScreen {
 
   open(): void {
     // A terminal that has gone takes no modes: that is the end.
-    this.input.on('error', this.onGone);
+    this.input.on('error', this.onGone).on('end', this.onGone);
     this.input.setEncoding('utf8').on('data', this.onKeys);
     this.output.on('resize', this.onResize);
     for (const signal of ENDING_SIGNALS) process.on(signal, this.onEnd);
@@ -80,7 +85,7 @@ export class TopScreen {
   }
 
   close(): void {
-    this.input.off('data', this.onKeys).pause();
+    this.input.off('data', this.onKeys).off('end', this.onGone).pause();
     this.output.off('resize', this.onResize);
     for (const signal of ENDING_SIGNALS) process.off(signal, this.onEnd);
     process.off('SIGTSTP', this.onSuspend);

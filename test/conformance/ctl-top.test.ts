@@ -185,6 +185,24 @@ for (const [title, stop] of [
   });
 }
 
+await t.test(
+  'SIGSTOP, of which it is not told: the screen is drawn anew when it goes on',
+  { skip },
+  async (t) => {
+    const stand = await makeStand(t);
+    const { terminal, before } = stand;
+    process.kill(await stand.start(), 'SIGSTOP');
+    await terminal.waitFor(/Stopped.*top --interval/);
+    terminal.type('clear; fg');
+    const screen = await terminal.waitFor(/^vhost-rngd .*\nhealth ok(.*\n)+q quit/);
+    t.notMatch(screen, /Stopped/);
+    t.match(terminal.modes, { cursor: false, alternate: true, wraps: false });
+    terminal.press('q');
+    await terminal.waitFor(/shell> $/);
+    t.same(terminal.modes, before);
+  },
+);
+
 await t.test('the terminal goes: so does top', { skip }, async (t) => {
   const stand = await makeStand(t);
   const pid = await stand.start();
