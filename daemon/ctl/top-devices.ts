@@ -17,6 +17,8 @@ export interface DeviceRow {
 export const SORT_KEYS = ['name', 'rate', 'requests', 'used', 'held'] as const;
 export type SortKey = (typeof SORT_KEYS)[number];
 
+/** web2 stands before web10. */
+const NAMES = new Intl.Collator('en', { numeric: true });
 const UNKNOWN = '-';
 /** Above it a limit is as good as used up: the last request did not fit. */
 const NEARLY_ALL = 0.95;
@@ -38,6 +40,46 @@ export const DEVICE_RANKS = [
   'P50',
 ] as const;
 
+/** How it is served, how its limit and the want of entropy hold it up, and how quickly it is answered. */
+const FIGURE_COLUMNS: readonly Column<DeviceRow>[] = [
+  {
+    title: 'RATE',
+    width: 10,
+    right: true,
+    text: ofRates(({ bytesPerSecond }) => rateText(bytesPerSecond)),
+  },
+  {
+    title: 'REQ/S',
+    width: 7,
+    right: true,
+    text: ofRates(({ requestsPerSecond }) => countText(requestsPerSecond)),
+  },
+  { title: 'LIMIT', width: 19, text: ({ device }) => limitText(device.limit) },
+  {
+    title: 'USED',
+    width: 5,
+    right: true,
+    text: (row) => partText(limitUse(row)),
+    tone: (row) => ((limitUse(row) ?? 0) >= NEARLY_ALL ? 'warn' : undefined),
+  },
+  {
+    title: 'THROTTLED',
+    width: 9,
+    right: true,
+    text: ofRates(({ throttled }) => partText(throttled)),
+    tone: ({ track }) => ((track.latest?.throttled ?? 0) > 0 ? 'warn' : undefined),
+  },
+  {
+    title: 'STARVED',
+    width: 7,
+    right: true,
+    text: ofRates(({ starved }) => partText(starved)),
+    tone: ({ track }) => ((track.latest?.starved ?? 0) > 0 ? 'bad' : undefined),
+  },
+  { title: 'P50', width: 7, right: true, text: ({ device }) => latencyText(device.latency.p50Seconds) },
+  { title: 'P99', width: 7, right: true, text: ({ device }) => latencyText(device.latency.p99Seconds) },
+];
+
 /** The columns in the order in which they stand. */
 export function deviceColumns(rows: readonly DeviceRow[], style: Style): Column<DeviceRow>[] {
   const longest = Math.max(SHORTEST_NAME_COLUMNS, ...rows.map(({ device }) => widthOf(nameOf(device))));
@@ -54,42 +96,7 @@ export function deviceColumns(rows: readonly DeviceRow[], style: Style): Column<
       text: ({ device }) => ringText(device),
       tone: ({ device }) => ringTone(device),
     },
-    {
-      title: 'RATE',
-      width: 10,
-      right: true,
-      text: ofRates(({ bytesPerSecond }) => rateText(bytesPerSecond)),
-    },
-    {
-      title: 'REQ/S',
-      width: 7,
-      right: true,
-      text: ofRates(({ requestsPerSecond }) => countText(requestsPerSecond)),
-    },
-    { title: 'LIMIT', width: 19, text: ({ device }) => limitText(device.limit) },
-    {
-      title: 'USED',
-      width: 5,
-      right: true,
-      text: (row) => partText(limitUse(row)),
-      tone: (row) => ((limitUse(row) ?? 0) >= NEARLY_ALL ? 'warn' : undefined),
-    },
-    {
-      title: 'THROTTLED',
-      width: 9,
-      right: true,
-      text: ofRates(({ throttled }) => partText(throttled)),
-      tone: ({ track }) => ((track.latest?.throttled ?? 0) > 0 ? 'warn' : undefined),
-    },
-    {
-      title: 'STARVED',
-      width: 7,
-      right: true,
-      text: ofRates(({ starved }) => partText(starved)),
-      tone: ({ track }) => ((track.latest?.starved ?? 0) > 0 ? 'bad' : undefined),
-    },
-    { title: 'P50', width: 7, right: true, text: ({ device }) => latencyText(device.latency.p50Seconds) },
-    { title: 'P99', width: 7, right: true, text: ({ device }) => latencyText(device.latency.p99Seconds) },
+    ...FIGURE_COLUMNS,
     {
       title: 'HISTORY',
       width: 8,
@@ -106,7 +113,7 @@ export function sortedRows(
   key: SortKey,
 ): readonly DeviceRow[] {
   const rows = devices.map((device) => ({ device, track: history.device(device.name) }));
-  const byName = (a: DeviceRow, b: DeviceRow): number => a.device.name.localeCompare(b.device.name, 'en');
+  const byName = (a: DeviceRow, b: DeviceRow): number => NAMES.compare(a.device.name, b.device.name);
   return rows.sort((a, b) => weightOf(b, key) - weightOf(a, key) || byName(a, b));
 }
 
