@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 // The program vhost-rngctl: asks and changes a running daemon over its control socket.
-import { exitNow } from '../shared-memory/libc.js';
+import { exitNow } from '../shared-memory/process-control.js';
 import { runCtl } from './ctl/program.js';
 import { isReaderHanging } from './ctl/source-test.js';
 import { isCheckHanging } from './entropy/source-check.js';

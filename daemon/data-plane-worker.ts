@@ -1,6 +1,6 @@
 // The data-plane thread: it owns every vhost-user connection, mapping and ring, and blocks in epoll_wait(2) only.
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
-import { setThreadName } from '../shared-memory/libc.js';
+import { setThreadName } from '../shared-memory/process-control.js';
 import type { DataPlaneMessage, DataPlaneSetup, MainMessage } from './data-plane-messages.js';
 import { DeviceTable } from './device-table.js';
 import { FedSource } from './entropy/fed-queue.js';

@@ -7,7 +7,7 @@
 import { Errno } from '../shared-memory/errno.js';
 import { signal } from '../shared-memory/eventfd.js';
 import type { Fd } from '../shared-memory/fd.js';
-import * as libc from '../shared-memory/libc.js';
+import { gettid } from '../shared-memory/process-control.js';
 import type { CallMark } from '../shared-memory/unix-socket.js';
 import { Fault } from '../protocol/fault.js';
 
@@ -28,7 +28,7 @@ export class PeerCalls implements CallMark {
 
   constructor(mark: SharedArrayBuffer) {
     this.mark = new Int32Array(mark);
-    Atomics.store(this.mark, Mark.ThreadId, libc.gettid());
+    Atomics.store(this.mark, Mark.ThreadId, gettid());
   }
 
   /** As signal() of shared-memory/eventfd.ts; EINTR negated when this device's calls have held up the thread. */

@@ -6,7 +6,7 @@
 // calls being made the watch sleeps, and the data plane's next call wakes it: an idle host is left alone.
 import { readFileSync } from 'node:fs';
 import { constants } from 'node:os';
-import * as libc from '../shared-memory/libc.js';
+import { signalThread, interruptOn } from '../shared-memory/process-control.js';
 import { type Clock, MonotonicClock, ThreadCpuClock } from '../shared-memory/monotonic-clock.js';
 import { Mark } from './peer-calls.js';
 
@@ -46,7 +46,7 @@ export class PeerWatch {
   }
 
   start(): void {
-    libc.interruptOn(WAKING_SIGNAL);
+    interruptOn(WAKING_SIGNAL);
     Atomics.store(this.mark, Mark.Asleep, 1);
     this.sleep();
   }
@@ -96,7 +96,7 @@ export class PeerWatch {
     if (Atomics.load(this.mark, Mark.Count) !== count) return false;
     if (waits) {
       Atomics.store(this.mark, Mark.Accused, device);
-      libc.signalThread(Atomics.load(this.mark, Mark.ThreadId), WAKING_SIGNAL);
+      signalThread(Atomics.load(this.mark, Mark.ThreadId), WAKING_SIGNAL);
     } else if (this.slowMs(device, cpuMs) > SLOW_LIMIT_MS) {
       this.slow.delete(device);
       Atomics.store(this.mark, Mark.Accused, device);

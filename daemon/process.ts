@@ -5,7 +5,7 @@ import { readFileSync } from 'node:fs';
 import { constants as os } from 'node:os';
 import { NATIVE_LITTLE_ENDIAN } from '../protocol/cursor.js';
 import { Fault } from '../protocol/fault.js';
-import { exitNow, ignoreSignal, keepOutOfCoreFiles } from '../shared-memory/libc.js';
+import { exitNow, ignoreSignal, keepOutOfCoreFiles } from '../shared-memory/process-control.js';
 import { readConfig } from './config/file.js';
 import { joinSettings, type Settings } from './config/settings.js';
 import { isDisposing } from './disposal.js';

@@ -1,7 +1,7 @@
 // The system calls of the daemon, each bound once. Every function returns what the kernel returns: the result,
 // or the error number negated. Constants are those of Linux's generic ABI (x86-64, arm64, riscv64).
 import { constants } from 'node:os';
-import { NativeMemory, PreparedCall, symbolAddress, viewOf } from './ffi.js';
+import { NativeMemory, PreparedCall, viewOf } from './ffi.js';
 
 export const O_NONBLOCK = 0o4000;
 export const F_DUPFD_CLOEXEC = 1030;
@@ -51,7 +51,6 @@ export const LOCK_NB = 4;
 export const POLLIN = 1;
 export const POLLOUT = 4;
 export const POLLERR = 8;
-export const SIG_IGN = 1;
 
 // errno is thread-local memory at a fixed address for the life of a thread, so it can be read without a call.
 // SAFETY: the view covers the 4 bytes of this thread's errno, which outlive the thread's JavaScript.
@@ -411,50 +410,6 @@ export function poll(fd: number, events: number, timeoutMs: number): number {
   return ready > 0 ? pollRequest.words[1] >> 16 : ready;
 }
 
-/** Makes the process ignore a signal in the kernel, without a handler. */
-export function ignoreSignal(number: number): void {
-  const call = new PreparedCall('signal', 'pointer', ['int', 'pointer']);
-  call.setInt(0, number);
-  call.setWide(1, SIG_IGN);
-  call.call();
-}
-
-/** The calling thread's id. Source: gettid(2). */
-export function gettid(): number {
-  return new PreparedCall('gettid', 'int', []).call();
-}
-
-/** Sends a signal to one thread of this process. Source: tgkill(2). */
-export function signalThread(tid: number, number: number): void {
-  const call = new PreparedCall('tgkill', 'int', ['int', 'int', 'int']);
-  call.setInt(0, process.pid);
-  call.setInt(1, tid);
-  call.setInt(2, number);
-  call.call();
-}
-
-/**
- * Makes a signal do nothing but interrupt a system call that waits, which then returns EINTR.
- * SAFETY: the handler is libc's abs(3), which takes an int and touches nothing.
- */
-export function interruptOn(number: number): void {
-  const siginterrupt = new PreparedCall('siginterrupt', 'int', ['int', 'int']);
-  siginterrupt.setInt(0, number);
-  siginterrupt.setInt(1, 1);
-  siginterrupt.call();
-  const handle = new PreparedCall('signal', 'pointer', ['int', 'pointer']);
-  handle.setInt(0, number);
-  handle.setWide(1, symbolAddress('abs'));
-  handle.call();
-}
-
-/** _exit(2): ends every thread at once, also those blocked in a system call that process.exit() would wait for. */
-export function exitNow(status: number): void {
-  const call = new PreparedCall('_exit', 'int', ['int']);
-  call.setInt(0, status);
-  call.call();
-}
-
 const KCMP_FILE = 0;
 /** System call numbers: there is no wrapper in libc. Source: Linux, the tables of system calls. */
 const KCMP_NUMBERS: Readonly<Record<string, number>> = { x64: 312, arm64: 272, riscv64: 272, loong64: 272 };
@@ -474,33 +429,4 @@ export function compareFiles(one: number, other: number): number {
   kcmpCall.setWide(4, one);
   kcmpCall.setWide(5, other);
   return result(kcmpCall.call());
-}
-
-const PR_SET_DUMPABLE = 4;
-const RLIMIT_CORE = 4;
-
-/** Makes the process leave no core file and lets no other of its user attach to it. Source: prctl(2), setrlimit(2). */
-export function keepOutOfCoreFiles(): void {
-  const prctl = new PreparedCall('prctl', 'int', ['int', 'long']);
-  prctl.setInt(0, PR_SET_DUMPABLE);
-  prctl.setWide(1, 0);
-  prctl.call();
-  const setrlimit = new PreparedCall('setrlimit', 'int', ['int', 'pointer']);
-  setrlimit.setInt(0, RLIMIT_CORE);
-  // struct rlimit of two zeros: no core file, now or later.
-  setrlimit.setMemory(1, new NativeMemory(16));
-  setrlimit.call();
-}
-
-const PR_SET_NAME = 15;
-const THREAD_NAME_BYTES = 16;
-
-/** Names the calling thread for `top -H` and /proc; what is longer than 15 bytes is cut. Source: prctl(2). */
-export function setThreadName(name: string): void {
-  const text = new NativeMemory(THREAD_NAME_BYTES);
-  text.bytes.write(name, 0, THREAD_NAME_BYTES - 1, 'latin1');
-  const prctl = new PreparedCall('prctl', 'int', ['int', 'pointer']);
-  prctl.setInt(0, PR_SET_NAME);
-  prctl.setMemory(1, text);
-  prctl.call();
 }

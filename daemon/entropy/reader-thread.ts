@@ -5,7 +5,7 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { signal } from '../../shared-memory/eventfd.js';
 import { asFd } from '../../shared-memory/fd.js';
-import { setThreadName } from '../../shared-memory/libc.js';
+import { setThreadName } from '../../shared-memory/process-control.js';
 import { MonotonicClock } from '../../shared-memory/monotonic-clock.js';
 import type { ReaderMessage, SourceMessage } from '../data-plane-messages.js';
 import { FedQueueProducer, type FedQueuePlace } from './fed-queue.js';

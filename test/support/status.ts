@@ -47,6 +47,7 @@ export function sourceStatus(spec: string, changes: Partial<SourceStatus> = {}):
     minEntropy: 8,
     bytes: 0,
     failures: 0,
+    reopens: 0,
     alarms: { repetition: 0, adaptive: 0, permanent: 0 },
     repeatedBlocks: 0,
     fips: { blocks: 0, failures: 0 },
