@@ -149,7 +149,8 @@ export class ControlServer {
   /** Ends all connections; the listening socket is closed. */
   close(): void {
     this.server.close();
-    this.connections.closeAll();
+    // What was just written, that the daemon stops, goes out first.
+    setImmediate(() => this.connections.closeAll());
   }
 }
 
