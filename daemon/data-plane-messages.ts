@@ -26,6 +26,12 @@ export interface DataPlaneSetup {
   /** What all devices together may deliver; undefined: no limit. */
   readonly total: Limit | undefined;
   readonly sources: readonly SourceSetup[];
+  /** Where the ledger of the total lies; see ledger.ts. */
+  readonly totalLedger: number;
+  /** The service manager's socket, where it keeps what the next process needs; undefined: nothing is kept. */
+  readonly keepAt: string | undefined;
+  /** Open files that a process before has kept, by number in the vault. */
+  readonly kept: readonly (readonly [number, number])[];
   readonly devices: readonly DeviceOptions[];
 }
 
@@ -53,7 +59,9 @@ export type Command =
 
 /** From the main thread. */
 export type MainMessage =
-  { readonly kind: 'stop' } | { readonly kind: 'command'; readonly id: number; readonly command: Command };
+  /** `keep`: leave every connection as it is, for the next process. */
+  | { readonly kind: 'stop'; readonly keep: boolean }
+  | { readonly kind: 'command'; readonly id: number; readonly command: Command };
 
 /** What the data plane has done with and the main thread is to let go; `end` and `signal`: see peer-disposal.ts. */
 export type Disposable =

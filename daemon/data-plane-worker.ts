@@ -8,7 +8,11 @@ import { Pools } from './entropy/pools.js';
 import { SourceStatus } from './entropy/source-status.js';
 import { Starvation } from './entropy/starvation.js';
 import { EventLoop, watchWakeUp } from './event-loop.js';
+import { openKeeping } from './handover/keeping.js';
+import { KeptFiles } from './handover/kept-files.js';
+import { Ledger } from './ledger.js';
 import { PeerCalls } from './peer-calls.js';
+import { PeerDisposal } from './peer-disposal.js';
 import { PulseAnswer } from './pulse.js';
 import type { Log } from './rng-device.js';
 import { SharedBudget } from './shared-budget.js';
@@ -28,9 +32,12 @@ const sources = setup.sources.map(
   ({ spec, queue, status }) => new FedSource(spec.text, queue, new SourceStatus(status)),
 );
 const pools = new Pools(sources, (to, from) => post({ kind: 'sourceSwitch', to, from }));
-const budget = new SharedBudget(setup.total, loop.clock, loop.timers);
+const budget = new SharedBudget(setup.total, loop.clock, loop.timers, new Ledger(setup.totalLedger).limiter);
+const keeping = openKeeping(setup.keepAt, loop.timers);
+const kept = new KeptFiles(setup.kept, keeping?.vault);
 
 let stopping = false;
+let leaves = false;
 const pulse = new PulseAnswer(setup.pulse);
 const devices = new DeviceTable({
   loop,
@@ -38,7 +45,7 @@ const devices = new DeviceTable({
   starvation,
   budget,
   log,
-  keeping: undefined,
+  keeping,
   post,
   connected: (count) => {
     if (count < 0) loop.pause();
@@ -64,6 +71,7 @@ watchWakeUp(loop, setup.wakeFd, () => {
 function take(message: MainMessage): void {
   if (message.kind === 'stop') {
     stopping = true;
+    leaves = message.keep;
   } else {
     devices.carryOut(message.command);
     post({ kind: 'done', id: message.id });
@@ -77,12 +85,17 @@ function turn(): void {
     setImmediate(turn);
     return;
   }
-  devices.close();
+  // What is kept stays as it is: its fds close with the process, and others stand for the same files.
+  if (!leaves) devices.close();
+  keeping?.store.drain();
   pools.close();
   loop.close();
 }
 
 for (const device of setup.devices) devices.carryOut({ kind: 'addDevice', device });
 if (!pools.locked || setup.sources.some(({ queue }) => !queue.locked)) devices.logNotLocked();
+devices.takeOver((number) => kept.take(number));
+kept.letGo(new PeerDisposal(0, post, (fd) => keeping?.vault.release(fd)));
+keeping?.vault.flush();
 post({ kind: 'serving' });
 setImmediate(turn);

@@ -51,13 +51,16 @@ export class DataPlane {
       readonly sources: readonly SourceSpec[];
       readonly busyPollUs: number;
       readonly total: Limit | undefined;
+      readonly totalLedger: number;
+      readonly keepAt: string | undefined;
+      readonly kept: DataPlaneSetup['kept'];
     },
     events: DataPlaneEvents,
   ) {
     this.readers = new SourceReaders(this.wakeFd, events.log);
     const started = setup.sources.map((spec) => this.readers.start(spec));
     this.tried = Promise.all(started.map(({ tried }) => tried));
-    const { devices, busyPollUs, total } = setup;
+    const { devices, busyPollUs, total, totalLedger, keepAt, kept } = setup;
     const mark = createMark();
     new PeerWatch(mark).start();
     const pulse = createPulse();
@@ -68,6 +71,9 @@ export class DataPlane {
       pulse,
       busyPollUs,
       total,
+      totalLedger,
+      keepAt,
+      kept,
       sources: started.map((source) => source.setup),
       devices,
     };
@@ -145,12 +151,12 @@ export class DataPlane {
     signal(this.wakeFd);
   }
 
-  /** Ends every connection and both kinds of threads; resolves when all threads have ended. */
-  async stop(): Promise<void> {
+  /** Ends every connection, or leaves all of them for the next process, and both kinds of threads; resolves when all threads have ended. */
+  async stop(keep: boolean): Promise<void> {
     this.stopping = true;
     this.pulse.stop();
     const read = this.readers.stop();
-    this.tell({ kind: 'stop' });
+    this.tell({ kind: 'stop', keep });
     await Promise.all([this.exited, read]);
   }
 }

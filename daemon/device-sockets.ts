@@ -4,27 +4,52 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { Fault } from '../protocol/fault.js';
 import { asFd, closeFd, type Fd, setNonBlocking } from '../shared-memory/fd.js';
-import { socketRole } from '../shared-memory/unix-socket.js';
+import { boundPath, socketRole } from '../shared-memory/unix-socket.js';
 import type { DeviceDefaults, DeviceSettings } from './config/device-settings.js';
 import type { Settings } from './config/settings.js';
 import { type ListeningSocket, listenOn, removeSocketFile } from './listening-socket.js';
 import { deviceNames } from './options.js';
+import type { NamedFd } from './systemd/activation.js';
 
 /** A device with the socket that it is to serve. */
 export interface DeviceSocket {
   /** An inherited socket has no path. */
   readonly settings: Omit<DeviceSettings, 'socketPath'> & { readonly socketPath: string | undefined };
   readonly fd: Fd;
+  /** Where it listens, as far as that is known. */
+  readonly path: string | undefined;
   /** The file to remove in the end; undefined: not ours. */
   readonly file: ListeningSocket | undefined;
   /** True for an inherited socket that is connected already. */
   readonly connected: boolean;
 }
 
-/** Opens every socket that the settings ask for, or none. */
-export function openSockets(settings: Settings): DeviceSocket[] | Fault {
+/** Opens every socket that the settings ask for, or none; those in `passed` are open. */
+export function openSockets(settings: Settings, passed: readonly NamedFd[]): DeviceSocket[] | Fault {
   if (settings.fd !== undefined) return inheritedSocket(settings.fd, settings.deviceDefaults);
-  return openAll(settings.devices);
+  const activated = passed.map((one) => activatedSocket(one, settings));
+  const served = activated.map((socket) => socket.settings.name);
+  const opened = openAll(settings.devices.filter(({ name }) => !served.includes(name)));
+  return opened instanceof Fault ? opened : [...activated, ...opened];
+}
+
+/** A socket that the service manager listens on: that of the device of its name or path, or of a device more. */
+function activatedSocket({ name, fd }: NamedFd, { devices, deviceDefaults }: Settings): DeviceSocket {
+  const path = boundPath(fd);
+  setNonBlocking(fd);
+  const configured = devices.find((device) => device.name === name || device.socketPath === path);
+  const ownName = deviceNames([path ?? name])[0] ?? name;
+  const settings = configured ?? {
+    ...deviceDefaults,
+    name: isUnitsOwnName(name) ? ownName : name,
+    socketPath: path,
+  };
+  return { settings, fd, path, file: undefined, connected: socketRole(fd) === 'connected' };
+}
+
+/** A socket without FileDescriptorName is named after its unit. Source: systemd.socket(5). */
+function isUnitsOwnName(name: string): boolean {
+  return name === 'unknown' || name.endsWith('.socket');
 }
 
 /** Opens a socket for each device, or none. */
@@ -36,7 +61,7 @@ export function openAll(devices: readonly DeviceSettings[]): DeviceSocket[] | Fa
       closeSockets(opened);
       return file;
     }
-    opened.push({ settings: device, fd: file.fd, file, connected: false });
+    opened.push({ settings: device, fd: file.fd, path: file.path, file, connected: false });
   }
   return opened;
 }
@@ -63,7 +88,7 @@ function inheritedSocket(number: number, defaults: DeviceDefaults): DeviceSocket
   }
   setNonBlocking(fd);
   const settings = { ...defaults, name: `fd${number}`, socketPath: undefined };
-  return [{ settings, fd, file: undefined, connected: role === 'connected' }];
+  return [{ settings, fd, path: undefined, file: undefined, connected: role === 'connected' }];
 }
 
 /** The device of a daemon that is told nothing: in a folder of its own, which only this user can write. */

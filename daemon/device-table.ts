@@ -3,6 +3,7 @@ import { assertNever } from '../protocol/assert-never.js';
 import type { Command, DeviceChange, SourceSetup } from './data-plane-messages.js';
 import { FedSource } from './entropy/fed-queue.js';
 import { SourceStatus } from './entropy/source-status.js';
+import type { Take } from './handover/frontend-record.js';
 import { type DeviceContext, type DeviceOptions, RngDevice } from './rng-device.js';
 
 /** Devices by name; the main thread has checked that a command fits. */
@@ -39,6 +40,11 @@ export class DeviceTable {
       default:
         assertNever(command);
     }
+  }
+
+  /** All devices are there: they go on with the front-ends of a process before; `take` gives fds of what it has kept. */
+  takeOver(take: Take): void {
+    for (const device of this.devices.values()) device.takeOver(take);
   }
 
   private add(options: DeviceOptions): void {

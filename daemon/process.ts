@@ -17,6 +17,8 @@ import type { Log } from './rng-device.js';
 import type { Service } from './service.js';
 import { offerTo, STDERR, STDOUT } from './standard-stream.js';
 import { startService } from './start.js';
+import { type Passed, takePassed } from './systemd/activation.js';
+import { ServiceManager } from './systemd/service-manager.js';
 
 const EX_USAGE = 64;
 const EX_SOFTWARE = 70;
@@ -26,6 +28,7 @@ const STOP_TIMEOUT_MS = 2000;
 
 /** Runs the daemon with the command line's arguments; returns when it serves, and the process goes on. */
 export async function run(args: readonly string[]): Promise<void> {
+  const passed = takePassed(process.env, process.pid);
   const options = parseOptions(args, version());
   if (typeof options === 'number') return;
   if (options instanceof Fault) {
@@ -47,7 +50,7 @@ export async function run(args: readonly string[]): Promise<void> {
     return;
   }
   if (!settings.debug) keepOutOfCoreFiles();
-  await serve(options, settings);
+  await serve(options, settings, passed);
 }
 
 /** What ends the process in good order, and reads the configuration again. */
@@ -56,33 +59,40 @@ interface Control {
   reload: () => void;
 }
 
-async function serve(options: Options, settings: Settings): Promise<void> {
+async function serve(options: Options, settings: Settings, passed: Passed): Promise<void> {
   const log = new DaemonLog({ format: settings.logFormat, level: settings.logLevel });
   // Before a socket file is made, or a signal that comes at once would leave it behind. Handlers run in node's event loop,
   // which does not turn before the service has put its own stop in this place.
   const control: Control = { stop: (status) => process.exit(status), reload: () => undefined };
   handleSignals(control, log.log);
   let stopping: Promise<void> | undefined;
-  const running = startService({
+  const manager = new ServiceManager(process.env, process.pid);
+  const setup = {
     version: version(),
     settings,
     log,
+    keepAt: process.env['NOTIFY_SOCKET'],
     readAgain: options.configFile === undefined ? undefined : () => readAgain(options),
-    ended: (failed, reason) => control.stop(failed ? EX_SOFTWARE : 0, reason),
-  });
+    ended: (failed: boolean, reason: string): void => control.stop(failed ? EX_SOFTWARE : 0, reason),
+  };
+  const running = startService(setup, passed);
   if (running instanceof Fault) {
     fail(running);
     return;
   }
   const { service, stop, isDefault } = running;
   control.stop = (status, reason) => {
+    if (stopping === undefined) manager.stopping();
     stopping ??= shutDown(stop, { log: log.log, status, reason });
   };
   control.reload = () => {
+    manager.reloading();
     service.enableSources('SIGHUP');
-    void service.reload('SIGHUP');
+    void service.reload('SIGHUP').then(() => manager.reloaded());
   };
+  if (manager.watches) service.watch();
   await service.ready();
+  manager.ready(service);
   if (isDefault) offerQemuLine(service);
 }
 

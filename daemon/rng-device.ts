@@ -11,6 +11,8 @@ import type { Pools, SourceChoice } from './entropy/pools.js';
 import type { Starvation } from './entropy/starvation.js';
 import type { EventLoop, Watch, Watcher } from './event-loop.js';
 import type { Keeping } from './handover/front-end-journal.js';
+import type { Take } from './handover/frontend-record.js';
+import type { InheritedFrontEnd } from './handover/inherited.js';
 import { Ledger } from './ledger.js';
 import { LimitTurns } from './limit-turns.js';
 import { type Limit, Limiter } from './limiter.js';
@@ -42,6 +44,8 @@ export interface DeviceOptions {
   readonly weight: number;
   readonly memory: MemoryOptions;
   readonly entropy: SourceChoice;
+  /** Front-ends of a process before this one. */
+  readonly frontEnds: readonly InheritedFrontEnd[];
   /** Requests are held from the start. */
   readonly paused: boolean;
   /** Front-ends that it serves at a time, 1 to MAX_SEATS. */
@@ -89,6 +93,7 @@ export class RngDevice implements Watcher, Timer {
   private readonly throttle = new LogThrottle(DEVICE_LOG_LINES);
   private readonly seats: Seat[] = [];
   private watch: Watch | undefined;
+  private closed = false;
   /** How often front-ends have held up the data plane, and when last, in ms of the clock. */
   private offences = 0;
   private lastOffenceMs = 0;
@@ -172,6 +177,20 @@ export class RngDevice implements Watcher, Timer {
     if (typeof watch === 'number')
       throw new Error(`watching the socket of ${this.name}: ${errnoName(watch)}`);
     this.watch = watch;
+  }
+
+  /** Goes on with front-ends of a process before; `take` gives fds of the open files that it has kept. */
+  takeOver(take: Take): void {
+    for (const frontEnd of this.options.frontEnds) {
+      const seat = this.freeSeat();
+      if (seat !== undefined) {
+        seat.takeOver(frontEnd, take);
+        continue;
+      }
+      const message = `expected at most ${this.options.seats} front-ends, got one more: it is disconnected`;
+      this.log('warn', 'takeover_refused', message);
+      closeFd(frontEnd.recordFd);
+    }
   }
 
   onEvents(): void {
@@ -289,6 +308,8 @@ export class RngDevice implements Watcher, Timer {
 
   /** Ends the connections and closes the listening socket. */
   close(): void {
+    if (this.closed) return;
+    this.closed = true;
     for (const seat of this.seats) seat.close();
     this.context.budget.remove(this.service.share);
     this.context.pools.release(this.service.pool);

@@ -1,7 +1,7 @@
 // A seat of a device: one front-end at a time, any number one after the other; its connection, its counters, and what it has
 // passed and is to be let go. Each seat of a device draws on the device's limit.
 import type { Fault } from '../protocol/fault.js';
-import type { Fd } from '../shared-memory/fd.js';
+import { closeFd, type Fd } from '../shared-memory/fd.js';
 import { keepOutOfBand, peerCredentials } from '../shared-memory/unix-socket.js';
 import { BacklogHold } from './backlog-hold.js';
 import { Connection } from './connection.js';
@@ -155,10 +155,14 @@ export class Seat {
     const fd = take(record.socket);
     const { pid, uid } = peerCredentials(fd);
     const connection = this.newConnection(fd, pid);
-    if (this.keeping !== undefined)
-      this.journal = FrontEndJournal.goOn(this.keeping, this.device, number, recordFd);
+    if (this.keeping === undefined) closeFd(recordFd);
+    else this.journal = FrontEndJournal.goOn(this.keeping, this.device, number, recordFd);
     this.counters.seated(pid, uid);
-    connection.restore(record, take);
+    try {
+      connection.restore(record, take);
+    } catch (error) {
+      this.endByBug(error);
+    }
     if (this.isFree) return;
     this.on.log('info', 'taken_over', `a front-end goes on in this process (pid ${pid}, uid ${uid})`, {
       pid,

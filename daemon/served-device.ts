@@ -6,7 +6,8 @@ import { Hold, RingState, SeatCounters } from './counters.js';
 import type { DeviceChange } from './data-plane-messages.js';
 import type { DeviceSocket } from './device-sockets.js';
 import { quantileSeconds } from './latency.js';
-import { LedgerFile } from './ledger.js';
+import type { InheritedFrontEnd } from './handover/inherited.js';
+import type { LedgerFile } from './ledger.js';
 import type { ListeningSocket } from './listening-socket.js';
 import type { SourceChoice } from './entropy/pools.js';
 import type { Limit } from './limiter.js';
@@ -44,8 +45,10 @@ export class ServedDevice {
   private paused: boolean;
   private readonly socket: DeviceSocket;
   private readonly ledger: LedgerFile;
+  private readonly frontEnds: readonly InheritedFrontEnd[];
 
-  constructor(socket: DeviceSocket, ledger = LedgerFile.create()) {
+  /** `ledger`: the device's from here on; `frontEnds` of a process before go on. */
+  constructor(socket: DeviceSocket, ledger: LedgerFile, frontEnds: readonly InheritedFrontEnd[]) {
     this.name = socket.settings.name;
     this.file = socket.file;
     this.limit = socket.settings.limit;
@@ -55,6 +58,7 @@ export class ServedDevice {
     this.paused = socket.settings.paused;
     this.socket = socket;
     this.ledger = ledger;
+    this.frontEnds = frontEnds;
     this.seats = Array.from(
       { length: socket.settings.connections },
       (_, i) => new SeatCounters(ledger.ledger.seat(i)),
@@ -86,6 +90,7 @@ export class ServedDevice {
       paused: this.paused,
       seats: connections,
       ledger: this.ledger.ledger.address,
+      frontEnds: this.frontEnds,
     };
   }
 
@@ -100,7 +105,7 @@ export class ServedDevice {
 
   /** Where it listens, for a log line. */
   get place(): string {
-    return this.file?.path ?? `fd ${this.socket.fd}`;
+    return this.socket.path ?? `fd ${this.socket.fd}`;
   }
 
   /** Everything that an operator may see. `nowMs` is CLOCK_MONOTONIC. */
@@ -109,7 +114,7 @@ export class ServedDevice {
     const latencies = this.latencyCounts;
     return {
       name: this.name,
-      socket: this.file?.path ?? null,
+      socket: this.socket.path ?? null,
       state: this.paused ? 'paused' : connected.length > 0 ? 'connected' : 'listening',
       limit: this.limit ?? null,
       weight: this.weight,

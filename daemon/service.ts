@@ -24,10 +24,12 @@ import { DataPlane } from './data-plane.js';
 import { closeSockets, type DeviceSocket, openAll } from './device-sockets.js';
 import type { SourceSpec } from './entropy/source-spec.js';
 import type { SourceStatus as SharedStatus } from './entropy/source-status.js';
+import { type Handover, TOTAL } from './handover/handover.js';
 import { removeSocketFile } from './listening-socket.js';
 import type { DaemonLog } from './log.js';
 import type { Log } from './rng-device.js';
 import { ServedDevice } from './served-device.js';
+import { bytesText } from './units.js';
 import { changeText, limitText } from './change-text.js';
 import { planReload } from './config/reload-plan.js';
 import { silent, SourceControl } from './source-control.js';
@@ -38,6 +40,8 @@ export interface ServiceSetup {
   readonly version: string;
   readonly settings: Settings;
   readonly log: DaemonLog;
+  /** The service manager's socket; undefined: none keeps what the next process needs. */
+  readonly keepAt: string | undefined;
   /** Reads the configuration file again; a fault when it cannot be used; undefined: there is no file. */
   readonly readAgain: (() => Promise<Settings | Fault>) | undefined;
   /** The data plane has failed, or there is nothing left to serve. */
@@ -51,6 +55,7 @@ export interface ServiceStart {
   /** All that is read, and the texts of what devices draw from that say nothing else. */
   readonly sources: readonly SourceSpec[];
   readonly order: readonly string[];
+  readonly handover: Handover;
 }
 
 /** Sockets that are checked for their files, and health for a change, so often. Ours. */
@@ -70,6 +75,7 @@ export class Service implements Operations {
   private readonly plane: DataPlane;
   private readonly state: StateFile | undefined;
   private readonly sourceControl: SourceControl;
+  private readonly handover: Handover;
   private readonly clock = new MonotonicClock();
   private readonly startedMs = performance.now();
   private settings: Settings;
@@ -82,17 +88,26 @@ export class Service implements Operations {
   private lastHealth: Health['status'] = 'ok';
 
   /** Starts serving; the sockets are the service's from here on. */
-  constructor(setup: ServiceSetup, { sockets, state, sources, order }: ServiceStart) {
+  constructor(setup: ServiceSetup, { sockets, state, sources, order, handover }: ServiceStart) {
     this.setup = setup;
     this.version = setup.version;
     this.settings = setup.settings;
     this.log = setup.log.log;
     this.state = state;
-    for (const socket of sockets) this.byName.set(socket.settings.name, new ServedDevice(socket));
+    this.handover = handover;
+    for (const socket of sockets) this.byName.set(socket.settings.name, this.newDevice(socket));
     const { busyPollUs, total } = setup.settings;
     const devices = [...this.byName.values()].map(({ options }) => options);
     this.plane = new DataPlane(
-      { devices, sources, busyPollUs, total },
+      {
+        devices,
+        sources,
+        busyPollUs,
+        total,
+        totalLedger: handover.ledgerOf(TOTAL).ledger.address,
+        keepAt: handover.keepAt,
+        kept: handover.files,
+      },
       {
         log: (level, code, message, fields = {}) => {
           this.note(level, code, message, fields);
@@ -176,6 +191,20 @@ export class Service implements Operations {
     return this.setup.log.listen(listener);
   }
 
+  /** True when the data plane turns. */
+  get dataPlaneTurns(): boolean {
+    return this.plane.isAlive;
+  }
+
+  /** How it stands in a few words: `2 guests on 3 devices, 1.20 MiB served, random:/dev/random healthy`. */
+  get statusLine(): string {
+    const devices = this.devices();
+    const guests = devices.reduce((sum, { frontEnds }) => sum + frontEnds.length, 0);
+    const bytes = devices.reduce((sum, device) => sum + device.bytes, 0);
+    const sources = this.sources().map(({ spec, state }) => `${spec} ${state}`);
+    return `${guests} guests on ${devices.length} devices, ${bytesText(bytes)} served, ${sources.join(', ')}`;
+  }
+
   get droppedLogLines(): number {
     return this.setup.log.droppedLines;
   }
@@ -254,8 +283,13 @@ export class Service implements Operations {
     });
   }
 
+  private newDevice(socket: DeviceSocket): ServedDevice {
+    const { name } = socket.settings;
+    return new ServedDevice(socket, this.handover.ledgerOf(name), this.handover.frontEndsOf(name));
+  }
+
   private async serve(socket: DeviceSocket): Promise<ServedDevice | Fault> {
-    const device = new ServedDevice(socket);
+    const device = this.newDevice(socket);
     this.byName.set(device.name, device);
     return (await this.command({ kind: 'addDevice', device: device.options })) ?? device;
   }
@@ -300,6 +334,7 @@ export class Service implements Operations {
     this.byName.delete(name);
     const failed = await this.command({ kind: 'removeDevice', name });
     if (failed === undefined) device.close();
+    this.handover.forgetLedger(name);
     return failed;
   }
 
@@ -422,11 +457,15 @@ export class Service implements Operations {
     this.log('info', code, `${message} (by uid ${uid}, pid ${pid})`, { device, uid, pid });
   }
 
-  /** Ends every connection; resolves when the threads have ended. The socket files are gone at once. */
+  /**
+   * Ends every connection, or leaves them to the next process where they are kept; resolves when the threads have ended. The
+   * socket files that are ours are gone at once.
+   */
   async stop(): Promise<void> {
     clearInterval(this.looks);
     for (const { file } of this.byName.values()) if (file !== undefined) removeSocketFile(file);
-    await this.plane.stop();
+    await this.plane.stop(this.handover.keepAt !== undefined);
+    this.handover.end();
   }
 }
 

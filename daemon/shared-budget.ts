@@ -10,6 +10,7 @@
 // earlier. And while the budget is scarce, the last half of it is kept for those who come later: rounds that draw on it begin
 // no faster than it yields what they hand out. Bytes that come back in one go are so spread over a period.
 import type { Clock } from '../shared-memory/monotonic-clock.js';
+import { LimiterMemory } from './limiter-memory.js';
 import { type Limit, Limiter } from './limiter.js';
 import type { Timer, Timers } from './timers.js';
 
@@ -128,11 +129,11 @@ export class SharedBudget implements Timer {
   /** With less than this left, rounds are paced. */
   private reserveBytes = 0;
 
-  /** `total` undefined: no limit, until {@link change} sets one. */
-  constructor(total: Limit | undefined, clock: Clock, timers: Timers) {
+  /** `total` undefined: no limit, until {@link change} sets one. `memory`: as for {@link Limiter}. */
+  constructor(total: Limit | undefined, clock: Clock, timers: Timers, memory = new LimiterMemory()) {
     this.clock = clock;
     this.timers = timers;
-    this.window = new Limiter(total, clock);
+    this.window = new Limiter(total, clock, memory);
     this.useQuantum(total);
   }
 

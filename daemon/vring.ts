@@ -67,6 +67,8 @@ export class Vring implements Watcher, Timer {
   private starts = 0;
   /** A request was served on this connection before, so memory is shared, and the kick fd may count old kicks. */
   private hasServed = false;
+  /** A process before has served this ring. */
+  private goesOn = false;
 
   constructor(context: ServiceContext, events: RingEvents) {
     this.context = context;
@@ -208,7 +210,9 @@ export class Vring implements Watcher, Timer {
     }
     this.context.loop.countViews();
     const ring = openRingMemory(places, this.size);
-    const queue = new SplitVirtqueue(this.size, ring, memory, { base: this.base, features });
+    const base = this.goesOn ? ring.usedIndex() : this.base;
+    this.goesOn = false;
+    const queue = new SplitVirtqueue(this.size, ring, memory, { base, features });
     this.service = new RingService(queue, this.context, {
       fault: (fault) => this.stopWithFault(fault),
       bug: (error) => this.events.bug(error),
@@ -257,6 +261,7 @@ export class Vring implements Watcher, Timer {
       addresses: addresses === undefined ? null : recordOfAddresses(addresses),
       started,
       enabled,
+      running: this.running,
       faulted,
       hasServed: this.hasServed || (this.service?.served ?? 0) > 0,
       kick: kept(this.kickFd),
@@ -269,6 +274,7 @@ export class Vring implements Watcher, Timer {
   restore(record: VringRecord, memory: GuestMemory | undefined, take: Take): Fault | undefined {
     const taken = (number: number | null): Fd | undefined => (number === null ? undefined : take(number));
     this.base = record.base;
+    this.goesOn = record.running;
     this.hasServed = record.hasServed;
     const { addresses } = record;
     const refused =

@@ -5,12 +5,15 @@ import { NativeMemory, PreparedCall, viewOf } from './ffi.js';
 
 export const O_NONBLOCK = 0o4000;
 export const F_DUPFD_CLOEXEC = 1030;
+export const F_SETFD = 2;
+export const FD_CLOEXEC = 1;
 export const F_GETFL = 3;
 export const F_SETFL = 4;
 export const F_GET_SEALS = 1034;
 export const F_SEAL_SHRINK = 0x0002;
 export const AF_UNIX = 1;
 export const SOCK_STREAM = 1;
+export const SOCK_DGRAM = 2;
 export const SOCK_NONBLOCK = 0o4000;
 export const SOCK_CLOEXEC = 0o2000000;
 export const SOL_SOCKET = 1;
@@ -189,6 +192,19 @@ export function connect(fd: number, address: number, length: number): number {
   connectCall.setWide(1, address);
   connectCall.setInt(2, length);
   return result(connectCall.call());
+}
+
+const getsocknameCall = new PreparedCall('getsockname', 'int', ['int', 'pointer', 'pointer']);
+const addressLength = new NativeMemory(4);
+/** getsockname(2) into `address`: the length of the address, or a negated error number. */
+export function getsockname(fd: number, address: NativeMemory): number {
+  addressLength.words[0] = address.bytes.length;
+  getsocknameCall.setInt(0, fd);
+  getsocknameCall.setMemory(1, address);
+  getsocknameCall.setMemory(2, addressLength);
+  const returned = result(getsocknameCall.call());
+  const [length = 0] = addressLength.words;
+  return returned < 0 ? returned : length;
 }
 
 const listenCall = new PreparedCall('listen', 'int', ['int', 'int']);

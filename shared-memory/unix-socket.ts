@@ -10,11 +10,28 @@ const SUN_PATH_OFFSET = 2;
 
 const socketAddress = new NativeMemory(SUN_PATH_OFFSET + MAX_SOCKET_PATH_BYTES + 1);
 
-/** Fills the address buffer for `path` (at most 107 bytes; the caller has checked); gives its length. */
+/** Fills the address buffer for `path` (at most 107 bytes; the caller has checked), or `@name`, an abstract one; gives its length. */
 function storeAddress(path: string): number {
   socketAddress.bytes.fill(0);
   socketAddress.words[0] = libc.AF_UNIX;
-  return SUN_PATH_OFFSET + socketAddress.bytes.write(path, SUN_PATH_OFFSET) + 1;
+  const length = SUN_PATH_OFFSET + socketAddress.bytes.write(path, SUN_PATH_OFFSET);
+  if (!path.startsWith('@')) return length + 1;
+  socketAddress.bytes[SUN_PATH_OFFSET] = 0;
+  return length;
+}
+
+/** The path that a socket is bound to; undefined: it has none. Source: getsockname(2). */
+export function boundPath(fd: Fd): string | undefined {
+  const length = libc.getsockname(fd, socketAddress);
+  if (length <= SUN_PATH_OFFSET) return undefined;
+  const bytes = socketAddress.bytes.subarray(SUN_PATH_OFFSET, Math.min(length, socketAddress.bytes.length));
+  const end = bytes.indexOf(0);
+  return end === 0 ? undefined : bytes.toString('utf8', 0, end < 0 ? bytes.length : end);
+}
+
+/** A new datagram socket, close-on-exec and non-blocking; a negated error number on failure. */
+export function openDatagramSocket(): number {
+  return libc.socket(libc.AF_UNIX, libc.SOCK_DGRAM | libc.SOCK_CLOEXEC | libc.SOCK_NONBLOCK);
 }
 
 /** A new stream socket, close-on-exec; a negated error number on failure. */

@@ -1,7 +1,7 @@
 // What doctor looks at on a host that is neither a source nor a socket: node, limits, memory for guests, confinement, other programs.
 import { type Check, note, ok, problem, shellWord } from './check.js';
 import type { Host } from './host.js';
-import { bytesText } from './units.js';
+import { bytesText } from '../units.js';
 
 const LEAST_NODE = [20, 12] as const;
 /** A source's queue and staging, and the pools: some 45 KiB a source. */

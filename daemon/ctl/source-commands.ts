@@ -16,7 +16,7 @@ import { type Outcome, type Session, show } from './session.js';
 import { type SourceTest, testSource } from './source-test.js';
 import { sourceTableText } from './status-view.js';
 import { judgeSource, type SourceVerdict } from './source-verdict.js';
-import { bytesText, countText, rateText } from './units.js';
+import { bytesText, countText, rateText } from '../units.js';
 
 const DEFAULT_TEST_SECONDS = 5;
 

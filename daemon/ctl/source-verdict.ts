@@ -1,7 +1,7 @@
 // What a test of a source comes to: whether it passes, and what it is good for. Pure: counts in, sentences out.
 import { WINDOWS_PER_BLOCK } from '../entropy/health-tests.js';
 import type { SourceTest } from './source-test.js';
-import { durationText } from './units.js';
+import { durationText } from '../units.js';
 
 /** How it is suited to serve guests. `slow`: with another one behind it; `unknown`: too little has come to tell. */
 export type Suitability = 'good' | 'slow' | 'unsuitable' | 'unknown';

@@ -1,7 +1,7 @@
 // How a daemon, its devices and its sources stand, as tables for people. Pure: what was answered in, text out.
 import type { DeviceStatus, Health, SourceStatus, Status } from '../control/shapes.js';
 import { type Output, printable, tableText, type Tone, toned } from './output.js';
-import { bytesText, countText, durationText, latencyText } from './units.js';
+import { bytesText, countText, durationText, latencyText } from '../units.js';
 
 type Limit = DeviceStatus['limit'];
 

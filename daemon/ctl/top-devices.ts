@@ -2,7 +2,7 @@
 import type { DeviceStatus } from '../control/shapes.js';
 import { printable } from './output.js';
 import { limitText, ringText, ringTone } from './status-view.js';
-import { countText, latencyText, percentText, rateText } from './units.js';
+import { countText, latencyText, percentText, rateText } from '../units.js';
 import { sparkline, widthOf } from './cells.js';
 import type { Column, Style } from './top-columns.js';
 import type { TopHistory, Rates, TopTrack } from './top-history.js';

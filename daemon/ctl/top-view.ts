@@ -5,7 +5,7 @@
 import type { Health, SourceStatus, Status } from '../control/shapes.js';
 import { printable, toned } from './output.js';
 import { SOURCE_TONES } from './status-view.js';
-import { countText, durationText, rateText } from './units.js';
+import { countText, durationText, rateText } from '../units.js';
 import { clipped, sparkline, widthOf } from './cells.js';
 import { chosenColumns, type Column, headLine, rowLine, type Style } from './top-columns.js';
 import { DEVICE_RANKS, deviceColumns, type SortKey, sortedRows } from './top-devices.js';

@@ -22,6 +22,8 @@ export interface VringRecord {
   /** SET_VRING_KICK has come; null as kick: the front-end asks for polling. */
   readonly started: boolean;
   readonly enabled: boolean;
+  /** It was served: where it stands is its used.idx, whatever the base was. */
+  readonly running: boolean;
   readonly faulted: boolean;
   /** A request was served, so memory is shared. */
   readonly hasServed: boolean;

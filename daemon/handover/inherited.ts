@@ -2,17 +2,12 @@
 // costs no other device anything.
 import type { Fd } from '../../shared-memory/fd.js';
 import type { Log } from '../rng-device.js';
+import type { NamedFd } from '../systemd/activation.js';
 import { keptNumber } from './fd-vault.js';
 import { recordNumber } from './front-end-journal.js';
 import type { FrontendRecord } from './frontend-record.js';
 import { RecordFile } from './record-file.js';
 import { filesOf, parseRecord } from './record-shape.js';
-
-/** An inherited fd and the name it was kept under. */
-export interface KeptFile {
-  readonly name: string;
-  readonly fd: Fd;
-}
 
 /** A front-end to go on with. */
 export interface InheritedFrontEnd {
@@ -26,32 +21,32 @@ export interface InheritedFrontEnd {
 export interface Inherited {
   /** Front-ends by their device's name. */
   readonly frontEnds: ReadonlyMap<string, readonly InheritedFrontEnd[]>;
-  /** Memory of devices by their name; see device-memory.ts. */
-  readonly memories: ReadonlyMap<string, Fd>;
+  /** Ledgers of devices by their name; see ledger.ts. */
+  readonly ledgers: ReadonlyMap<string, Fd>;
   /** Open files by their number in the vault. */
   readonly files: ReadonlyMap<number, Fd>;
   /** What nobody needs. */
-  readonly surplus: readonly KeptFile[];
+  readonly surplus: readonly NamedFd[];
 }
 
-const MEMORY_PREFIX = 'vhost-rngd.device.';
+const LEDGER_PREFIX = 'vhost-rngd.ledger.';
 
-/** The name under which a device's memory is kept. */
-export function memoryName(device: string): string {
-  return `${MEMORY_PREFIX}${encodeURIComponent(device)}`;
+/** The name under which a device's ledger is kept. Names are ASCII without a colon there, 255 bytes at most. */
+export function ledgerName(device: string): string {
+  return `${LEDGER_PREFIX}${encodeURIComponent(device)}`.slice(0, 255);
 }
 
 /** Sorts what was left, for devices that are served now. */
-export function sortInherited(kept: readonly KeptFile[], devices: ReadonlySet<string>, log: Log): Inherited {
+export function sortInherited(kept: readonly NamedFd[], devices: ReadonlySet<string>, log: Log): Inherited {
   const files = new Map<number, Fd>();
-  const memories = new Map<string, Fd>();
-  const surplus: KeptFile[] = [];
-  const records: KeptFile[] = [];
+  const ledgers = new Map<string, Fd>();
+  const surplus: NamedFd[] = [];
+  const records: NamedFd[] = [];
   for (const file of kept) {
     const number = keptNumber(file.name);
-    const device = [...devices].find((name) => memoryName(name) === file.name);
+    const device = [...devices].find((name) => ledgerName(name) === file.name);
     if (number !== undefined) files.set(number, file.fd);
-    else if (device !== undefined) memories.set(device, file.fd);
+    else if (device !== undefined) ledgers.set(device, file.fd);
     else if (recordNumber(file.name) !== undefined) records.push(file);
     else surplus.push(file);
   }
@@ -66,12 +61,12 @@ export function sortInherited(kept: readonly KeptFile[], devices: ReadonlySet<st
       frontEnds.set(device, [...(frontEnds.get(device) ?? []), frontEnd]);
     }
   }
-  return { frontEnds, memories, files, surplus };
+  return { frontEnds, ledgers, files, surplus };
 }
 
 /** The front-end, or why it cannot be taken over. */
 function readFrontEnd(
-  { name, fd }: KeptFile,
+  { name, fd }: NamedFd,
   devices: ReadonlySet<string>,
   files: ReadonlyMap<number, Fd>,
 ): InheritedFrontEnd | string {

@@ -17,6 +17,7 @@ const VringShape = v.strictObject({
   ),
   started: v.boolean(),
   enabled: v.boolean(),
+  running: v.boolean(),
   faulted: v.boolean(),
   hasServed: v.boolean(),
   kick: kept,

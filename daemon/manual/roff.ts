@@ -30,10 +30,10 @@ export class ManualPage {
   ) {
     this.name = name;
     this.section = section;
-    const quoted = [name.toUpperCase(), String(section), about.date, about.source, about.title]
-      .map(quote)
-      .join(' ');
-    this.lines.push(`.TH ${quoted}`);
+    // The date is a word of the format, not a text.
+    const words = [name.toUpperCase(), String(section), about.date, about.source, about.title];
+    const quoted = words.map((word) => (word === about.date ? `"${word}"` : quote(word)));
+    this.lines.push(`.TH ${quoted.join(' ')}`);
     this.heading('NAME');
     this.lines.push(`${roffText(name)} \\- ${roffText(about.summary)}`);
   }

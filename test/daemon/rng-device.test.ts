@@ -79,6 +79,7 @@ class Stand {
           entropy: { specs: ['kernel'], mix: false },
           paused: false,
           seats: 1,
+          frontEnds: [],
           ledger: LedgerFile.create().ledger.address,
         },
         {

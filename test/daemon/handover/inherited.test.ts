@@ -3,7 +3,8 @@ import t from 'tap';
 import { keptName } from '../../../daemon/handover/fd-vault.js';
 import { recordName } from '../../../daemon/handover/front-end-journal.js';
 import type { FrontendRecord } from '../../../daemon/handover/frontend-record.js';
-import { type KeptFile, memoryName, sortInherited } from '../../../daemon/handover/inherited.js';
+import { ledgerName, sortInherited } from '../../../daemon/handover/inherited.js';
+import type { NamedFd } from '../../../daemon/systemd/activation.js';
 import { RecordFile } from '../../../daemon/handover/record-file.js';
 import { openEventfd } from '../../../shared-memory/eventfd.js';
 import type { Fd } from '../../../shared-memory/fd.js';
@@ -27,6 +28,7 @@ function recordOf(device: string, socket: number, kick: number | null): Frontend
         addresses: null,
         started: true,
         enabled: false,
+        running: false,
         faulted: false,
         hasServed: false,
         kick,
@@ -45,7 +47,7 @@ function recordFd(value: unknown): Fd {
   return file.fd;
 }
 
-function sort(kept: readonly KeptFile[], devices: readonly string[]) {
+function sort(kept: readonly NamedFd[], devices: readonly string[]) {
   const lines: string[] = [];
   const inherited = sortInherited(kept, new Set(devices), (level, code, message) =>
     lines.push(`${level} ${code} ${message}`),
@@ -53,16 +55,16 @@ function sort(kept: readonly KeptFile[], devices: readonly string[]) {
   return { ...inherited, lines };
 }
 
-const files: readonly KeptFile[] = [1, 2, 3].map((number) => ({ name: keptName(number), fd: openEventfd() }));
+const files: readonly NamedFd[] = [1, 2, 3].map((number) => ({ name: keptName(number), fd: openEventfd() }));
 
-t.test('front-ends, memories and open files find their devices', (t) => {
+t.test('front-ends, ledgers and open files find their devices', (t) => {
   const memory = openMemfd('rngd', 4096);
-  const { frontEnds, memories, surplus, lines } = sort(
+  const { frontEnds, ledgers, surplus, lines } = sort(
     [
       ...files,
       { name: recordName(7), fd: recordFd(recordOf('a', 1, 2)) },
       { name: recordName(9), fd: recordFd(recordOf('a', 3, null)) },
-      { name: memoryName('a'), fd: memory },
+      { name: ledgerName('a'), fd: memory },
     ],
     ['a', 'b'],
   );
@@ -70,7 +72,7 @@ t.test('front-ends, memories and open files find their devices', (t) => {
     frontEnds.get('a')?.map(({ number }) => number),
     [7, 9],
   );
-  t.equal(memories.get('a'), memory);
+  t.equal(ledgers.get('a'), memory);
   t.same(surplus, []);
   t.same(lines, []);
   t.end();
@@ -103,7 +105,7 @@ for (const [title, value, line] of REFUSED) {
 t.test('a record that was never written is refused; what nobody knows is surplus', (t) => {
   const blank = { name: recordName(5), fd: RecordFile.create().fd };
   const strange = { name: 'vhost-rngd.of-another-time', fd: openEventfd() };
-  const { surplus, lines } = sort([blank, strange, { name: memoryName('gone'), fd: strange.fd }], ['a']);
+  const { surplus, lines } = sort([blank, strange, { name: ledgerName('gone'), fd: strange.fd }], ['a']);
   t.equal(surplus.length, 3);
   t.equal(lines.length, 1);
   t.end();

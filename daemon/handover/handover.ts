@@ -1,0 +1,73 @@
+// The main thread's part in going on where another process has stopped: what that one has left, the ledgers, and where all of it is
+// kept for the next one.
+import { closeFd, type Fd } from '../../shared-memory/fd.js';
+import { LedgerFile } from '../ledger.js';
+import type { Log } from '../rng-device.js';
+import type { NamedFd } from '../systemd/activation.js';
+import { RETRY_MS, ServiceFdStore } from '../systemd/fd-store.js';
+import { NotifySocket } from '../systemd/notify-socket.js';
+import { type Inherited, type InheritedFrontEnd, ledgerName, sortInherited } from './inherited.js';
+
+/** The ledger of what all devices together have taken; no device can have this name. */
+export const TOTAL = '*';
+
+/** What is handed from process to process. */
+export class Handover {
+  /** The service manager's socket; undefined: nothing is kept. */
+  readonly keepAt: string | undefined;
+  private readonly store: ServiceFdStore | undefined;
+  private readonly inherited: Inherited;
+
+  /** `kept`: what a process before has left; `devices`: those that are served now. */
+  constructor(
+    kept: readonly NamedFd[],
+    devices: readonly string[],
+    context: { readonly keepAt: string | undefined; readonly log: Log },
+  ) {
+    const socket = NotifySocket.open(context.keepAt);
+    this.keepAt = socket === undefined ? undefined : context.keepAt;
+    this.store = socket && new ServiceFdStore(socket, () => this.flushSoon());
+    this.inherited = sortInherited(kept, new Set([...devices, TOTAL]), context.log);
+    for (const { name, fd } of this.inherited.surplus) {
+      this.store?.forget(name);
+      closeFd(fd);
+    }
+  }
+
+  private flushSoon(): void {
+    setTimeout(() => this.store?.flush(), RETRY_MS);
+  }
+
+  /** The ledger that a device has had, or a new one, which is kept from now on. */
+  ledgerOf(device: string): LedgerFile {
+    const fd = this.inherited.ledgers.get(device);
+    const left = fd === undefined ? undefined : LedgerFile.open(fd);
+    if (left !== undefined) return left;
+    // One of another version: its counts are not ours to read.
+    if (fd !== undefined) this.forgetLedger(device, fd);
+    const fresh = LedgerFile.create();
+    this.store?.keep(ledgerName(device), fresh.fd);
+    return fresh;
+  }
+
+  /** The device is no more. */
+  forgetLedger(device: string, left?: Fd): void {
+    this.store?.forget(ledgerName(device));
+    if (left !== undefined) closeFd(left);
+  }
+
+  /** Front-ends of a device that go on in this process. */
+  frontEndsOf(device: string): readonly InheritedFrontEnd[] {
+    return this.inherited.frontEnds.get(device) ?? [];
+  }
+
+  /** Open files by number in the vault, for the data plane to take over. */
+  get files(): readonly (readonly [number, number])[] {
+    return [...this.inherited.files];
+  }
+
+  /** The process ends. */
+  end(): void {
+    this.store?.drain();
+  }
+}

@@ -1,0 +1,30 @@
+// The open files that a process before has kept, while this one takes its devices over: each front-end gets fds of its own of them,
+// and what is then needed by nobody is let go.
+import { asFd, type Fd } from '../../shared-memory/fd.js';
+import * as libc from '../../shared-memory/libc.js';
+import type { PeerDisposal } from '../peer-disposal.js';
+import type { FdVault, KeptNumber } from './fd-vault.js';
+
+/** The files by their number in the vault. Owns the fds. */
+export class KeptFiles {
+  private readonly files: ReadonlyMap<KeptNumber, Fd>;
+
+  /** `vault`: where they go on being kept; undefined: nothing is kept from now on. */
+  constructor(files: readonly (readonly [KeptNumber, number])[], vault: FdVault | undefined) {
+    this.files = new Map(files.map(([number, fd]) => [number, asFd(fd)]));
+    for (const [number, fd] of this.files) vault?.adopt(number, fd);
+  }
+
+  /** An fd of the caller's own of a file. Throws when it is not there, or when no fd is free. */
+  take(number: KeptNumber): Fd {
+    const fd = this.files.get(number);
+    const copy = fd === undefined ? -1 : libc.fcntl(fd, libc.F_DUPFD_CLOEXEC, 0);
+    if (copy < 0) throw new Error(`no open file of number ${number}: ${copy}`);
+    return asFd(copy);
+  }
+
+  /** Every front-end has what it needs: the rest is closed, as all that peers have passed. */
+  letGo(disposal: PeerDisposal): void {
+    for (const fd of this.files.values()) disposal.closeFd(fd);
+  }
+}

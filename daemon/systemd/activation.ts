@@ -1,0 +1,42 @@
+// What the service manager has passed to this process: listening sockets by their names, and what the process before has kept.
+// Source: sd_listen_fds(3).
+import { asFd, type Fd } from '../../shared-memory/fd.js';
+import * as libc from '../../shared-memory/libc.js';
+
+/** The first fd that is passed. */
+const LISTEN_FDS_START = 3;
+/** Names of what a process of ours has kept. */
+const KEPT_PREFIX = 'vhost-rngd.';
+
+/** An fd under a name. */
+export interface NamedFd {
+  readonly name: string;
+  readonly fd: Fd;
+}
+
+/** All that was passed. */
+export interface Passed {
+  /** Of socket units; `name` is their FileDescriptorName, or the unit's. */
+  readonly sockets: readonly NamedFd[];
+  /** Kept by a process before this one. */
+  readonly kept: readonly NamedFd[];
+}
+
+/** Takes what was passed; a second call, and a child process, finds nothing. */
+export function takePassed(env: NodeJS.ProcessEnv, pid: number): Passed {
+  const { LISTEN_PID: forPid, LISTEN_FDS: count = '', LISTEN_FDNAMES: names = '' } = env;
+  delete env['LISTEN_PID'];
+  delete env['LISTEN_FDS'];
+  delete env['LISTEN_FDNAMES'];
+  if (forPid !== String(pid) || !/^\d{1,6}$/.test(count)) return { sockets: [], kept: [] };
+  const given = names.split(':');
+  const passed = Array.from({ length: Number(count) }, (_, i): NamedFd => {
+    const fd = asFd(LISTEN_FDS_START + i);
+    libc.fcntl(fd, libc.F_SETFD, libc.FD_CLOEXEC);
+    return { name: given[i] ?? 'unknown', fd };
+  });
+  return {
+    sockets: passed.filter(({ name }) => !name.startsWith(KEPT_PREFIX)),
+    kept: passed.filter(({ name }) => name.startsWith(KEPT_PREFIX)),
+  };
+}

@@ -1,0 +1,73 @@
+// The service manager's file descriptor store: what is kept there is passed to the next process of the service, whatever has become of
+// this one. Source: sd_notify(3), FDSTORE=1; systemd.service(5), FileDescriptorStoreMax=.
+import { Errno } from '../../shared-memory/errno.js';
+import { asFd, closeFd, type Fd } from '../../shared-memory/fd.js';
+import * as libc from '../../shared-memory/libc.js';
+import type { FdStore } from '../handover/fd-vault.js';
+import type { NotifySocket } from './notify-socket.js';
+
+/** A full socket is tried again after so long. Ours. */
+export const RETRY_MS = 5;
+
+/** The last messages of a process wait for at most a second in all. Ours. */
+const DRAIN_LOOK_MS = 10;
+const DRAIN_LOOKS = 100;
+
+/** What could not be sent yet; the fd is a copy of our own. */
+interface Waiting {
+  readonly text: string;
+  readonly fd: Fd | undefined;
+}
+
+/** Sends what is to be kept and forgotten, in order, and never waits. */
+export class ServiceFdStore implements FdStore {
+  private readonly socket: NotifySocket;
+  private readonly waiting: Waiting[] = [];
+  private readonly retry: () => void;
+
+  /** `retry` is called when something waits: {@link flush} is then to be called after {@link RETRY_MS}. */
+  constructor(socket: NotifySocket, retry: () => void) {
+    this.socket = socket;
+    this.retry = retry;
+  }
+
+  keep(name: string, fd: Fd): void {
+    // FDPOLL=0: it is for us to notice that a peer has gone, with all that belongs to it.
+    const text = `FDSTORE=1\nFDPOLL=0\nFDNAME=${name}`;
+    if (this.waiting.length === 0 && this.socket.send(text, [fd]) !== -Errno.EAGAIN) return;
+    const copy = libc.fcntl(fd, libc.F_DUPFD_CLOEXEC, 0);
+    if (copy >= 0) this.put({ text, fd: asFd(copy) });
+  }
+
+  forget(name: string): void {
+    const text = `FDSTOREREMOVE=1\nFDNAME=${name}`;
+    if (this.waiting.length === 0 && this.socket.send(text) !== -Errno.EAGAIN) return;
+    this.put({ text, fd: undefined });
+  }
+
+  private put(one: Waiting): void {
+    this.waiting.push(one);
+    if (this.waiting.length === 1) this.retry();
+  }
+
+  /** Sends what waits, as far as the socket takes it. */
+  flush(): void {
+    if (!this.sendWaiting()) this.retry();
+  }
+
+  /** The process ends: sends what waits, and waits for the service manager to take it, for a bounded time. */
+  drain(): void {
+    for (let left = DRAIN_LOOKS; left > 0 && !this.sendWaiting(); left--)
+      this.socket.waitForRoom(DRAIN_LOOK_MS);
+  }
+
+  /** True when nothing is left. */
+  private sendWaiting(): boolean {
+    for (let one = this.waiting[0]; one !== undefined; one = this.waiting[0]) {
+      if (this.socket.send(one.text, one.fd === undefined ? [] : [one.fd]) === -Errno.EAGAIN) return false;
+      if (one.fd !== undefined) closeFd(one.fd);
+      this.waiting.shift();
+    }
+    return true;
+  }
+}

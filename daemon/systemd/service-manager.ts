@@ -1,0 +1,77 @@
+// What the service manager is told of the daemon's life: ready, reloading, stopping, how it stands, and that it is alive. Without
+// $NOTIFY_SOCKET nobody is told. Source: sd_notify(3), sd_watchdog_enabled(3).
+import { MonotonicClock } from '../../shared-memory/monotonic-clock.js';
+import type { Health } from '../control/shapes.js';
+import { NotifySocket } from './notify-socket.js';
+
+/** How often the status is looked at, and sent when it has changed. Ours. */
+const STATUS_EVERY_MS = 5000;
+/** Signs of life for each time that one is asked for in. Source: sd_watchdog_enabled(3) recommends two. */
+const SIGNS_PER_TIMEOUT = 3;
+
+/** What is told. */
+export interface Told {
+  health(): Health;
+  /** True when the data plane turns; this thread does when it asks. */
+  readonly dataPlaneTurns: boolean;
+  /** In a few words, for systemctl status. */
+  readonly statusLine: string;
+}
+
+/** Words to the service manager. */
+export class ServiceManager {
+  private readonly socket: NotifySocket | undefined;
+  private readonly watchdogMs: number | undefined;
+  private readonly timers: NodeJS.Timeout[] = [];
+  private lastStatus = '';
+
+  constructor(env: NodeJS.ProcessEnv, pid: number) {
+    this.socket = NotifySocket.open(env['NOTIFY_SOCKET']);
+    const { WATCHDOG_USEC: microseconds = '', WATCHDOG_PID: forPid } = env;
+    const isOurs = forPid === undefined || forPid === String(pid);
+    this.watchdogMs = isOurs && /^\d+$/.test(microseconds) ? Number(microseconds) / 1000 : undefined;
+  }
+
+  /** True when signs of life are asked for. */
+  get watches(): boolean {
+    return this.socket !== undefined && this.watchdogMs !== undefined;
+  }
+
+  /** Every socket accepts; from now on the status is kept up to date, and signs of life are given while there are any. */
+  ready(told: Told): void {
+    if (this.socket === undefined) return;
+    this.lastStatus = told.statusLine;
+    this.socket.send(`READY=1\nSTATUS=${this.lastStatus}`);
+    this.timers.push(setInterval(() => this.tellStatus(told), STATUS_EVERY_MS));
+    if (this.watchdogMs !== undefined)
+      this.timers.push(setInterval(() => this.giveSign(told), this.watchdogMs / SIGNS_PER_TIMEOUT));
+  }
+
+  private tellStatus({ statusLine }: Told): void {
+    if (statusLine === this.lastStatus) return;
+    this.lastStatus = statusLine;
+    this.socket?.send(`STATUS=${statusLine}`);
+  }
+
+  /** The control plane gives it, which turns when it does; and only for a data plane that turns too. */
+  private giveSign({ dataPlaneTurns }: Told): void {
+    if (dataPlaneTurns) this.socket?.send('WATCHDOG=1');
+  }
+
+  /** The configuration is read again, until {@link reloaded}. */
+  reloading(): void {
+    const clock = new MonotonicClock();
+    clock.read();
+    const microseconds = Math.round((clock.nowMs[0] ?? 0) * 1000);
+    this.socket?.send(`RELOADING=1\nMONOTONIC_USEC=${microseconds}`);
+  }
+
+  reloaded(): void {
+    this.socket?.send('READY=1');
+  }
+
+  stopping(): void {
+    for (const timer of this.timers) clearInterval(timer);
+    this.socket?.send('STOPPING=1');
+  }
+}
