@@ -48,7 +48,9 @@ export class EntropyBroker {
     broker.writeFiles();
     broker.run('entropy_broker', ['-c', join(broker.folder, 'broker.conf')]);
     const data = join(broker.folder, 'data');
-    broker.run('eb_server_push_file', [...broker.clientArguments(), '-f', data]);
+    // Fed first: a broker that is asked while it is fed puts its clients off for minutes.
+    const feeder = broker.run('eb_server_push_file', [...broker.clientArguments(), '-f', data]);
+    await feeder.waitExit(START_TIMEOUT_MS);
     await broker.startServer();
     return broker;
   }
