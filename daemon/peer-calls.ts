@@ -7,15 +7,15 @@
 import { Errno } from '../shared-memory/errno.js';
 import { signal } from '../shared-memory/eventfd.js';
 import type { Fd } from '../shared-memory/fd.js';
-import { gettid } from '../shared-memory/process-control.js';
+import { gettid, openCurrentCall } from '../shared-memory/process-control.js';
 import type { CallMark } from '../shared-memory/unix-socket.js';
 import { Fault } from '../protocol/fault.js';
 
 /**
  * Words of the mark. `Count` counts beginnings and ends (odd: inside), `Device` is whose call it is, `ThreadId` the data
- * plane's. `Asleep` is 1 while the watch has to be woken at the next call. `Accused` is a device, or 0.
+ * plane's, and `CallFile` the fd of what /proc tells of its current system call, or -1. `Asleep` is 1 while the watch has to be woken at the next call. `Accused` is a device, or 0.
  */
-export const Mark = { Count: 0, Device: 1, ThreadId: 2, Asleep: 3, Accused: 4 } as const;
+export const Mark = { Count: 0, Device: 1, ThreadId: 2, Asleep: 3, Accused: 4, CallFile: 5 } as const;
 
 /** Makes the mark that both threads share. */
 export function createMark(): SharedArrayBuffer {
@@ -28,6 +28,7 @@ export class PeerCalls implements CallMark {
 
   constructor(mark: SharedArrayBuffer) {
     this.mark = new Int32Array(mark);
+    Atomics.store(this.mark, Mark.CallFile, openCurrentCall());
     Atomics.store(this.mark, Mark.ThreadId, gettid());
   }
 

@@ -4,7 +4,7 @@
 // a thread that sleeps there was made to wait by the VMM, and is interrupted; one that runs there for long has a VMM that
 // makes the kernel busy. A thread that was merely preempted, stopped or frozen does neither: that is no one's fault. With no
 // calls being made the watch sleeps, and the data plane's next call wakes it: an idle host is left alone.
-import { readFileSync } from 'node:fs';
+import { readFileSync, readSync } from 'node:fs';
 import { constants } from 'node:os';
 import { signalThread, interruptOn } from '../shared-memory/process-control.js';
 import { type Clock, MonotonicClock, ThreadCpuClock } from '../shared-memory/monotonic-clock.js';
@@ -28,10 +28,14 @@ const MARKED_CALLS: readonly number[] =
 /** Does nothing but interrupt. Nothing else in the daemon uses it. */
 export const WAKING_SIGNAL = constants.signals.SIGUSR2;
 
+/** The first word is the number of the call. */
+const CALL_TEXT_BYTES = 256;
+
 /** Watches for the life of the process. */
 export class PeerWatch {
   private readonly mark: Int32Array;
   private readonly clock: Clock = new MonotonicClock();
+  private readonly callText = Buffer.alloc(CALL_TEXT_BYTES);
   private threadClock: Clock | undefined;
   private readonly slow = new Map<number, { ms: number; atMs: number }>();
   private lastCount = 0;
@@ -130,12 +134,10 @@ export class PeerWatch {
     const stat = readFileSync(`${folder}/stat`, 'latin1');
     // The thread's name, in brackets, may itself contain anything.
     if (!stat.startsWith(' S', stat.lastIndexOf(')') + 1)) return false;
-    try {
-      return MARKED_CALLS.includes(Number.parseInt(readFileSync(`${folder}/syscall`, 'latin1')));
-    } catch {
-      // A process that is not dumpable may read this of itself only as root. What else a thread could wait in between two
-      // stores is V8, which has no reason to: nothing is allocated there.
-      return true;
-    }
+    const callFile = Atomics.load(this.mark, Mark.CallFile);
+    // Where /proc is not there for us, what else a thread could wait in between two stores is V8: nothing is allocated there.
+    if (callFile < 0) return true;
+    const length = readSync(callFile, this.callText, 0, this.callText.length, 0);
+    return MARKED_CALLS.includes(Number.parseInt(this.callText.toString('latin1', 0, length)));
   }
 }

@@ -1,5 +1,6 @@
 // Calls about the process itself and its threads: signals, core files, names, and an end that nothing can hold up. None of them
 // is on the data path. Constants are those of Linux's generic ABI.
+import { constants, openSync } from 'node:fs';
 import { NativeMemory, PreparedCall, symbolAddress } from './ffi.js';
 
 const SIG_IGN = 1;
@@ -51,12 +52,39 @@ export function exitNow(status: number): void {
 const PR_SET_DUMPABLE = 4;
 const RLIMIT_CORE = 4;
 
-/** Makes the process leave no core file and lets no other of its user attach to it. Source: prctl(2), setrlimit(2). */
-export function keepOutOfCoreFiles(): void {
+/**
+ * The calling thread's file of its current system call, for another thread of this process to read at any time; -1 where there is
+ * none. It belongs to root as long as the process is not dumpable, but only opening asks for that: for the moment of opening it,
+ * the process is. Source: proc(5), /proc/PID/syscall; prctl(2), PR_SET_DUMPABLE.
+ */
+export function openCurrentCall(): number {
+  const path = `/proc/self/task/${gettid()}/syscall`;
+  const opened = openForReading(path);
+  if (opened >= 0) return opened;
+  setDumpable(1);
+  const again = openForReading(path);
+  setDumpable(0);
+  return again;
+}
+
+function openForReading(path: string): number {
+  try {
+    return openSync(path, constants.O_RDONLY);
+  } catch {
+    return -1;
+  }
+}
+
+function setDumpable(dumpable: 0 | 1): void {
   const prctl = new PreparedCall('prctl', 'int', ['int', 'long']);
   prctl.setInt(0, PR_SET_DUMPABLE);
-  prctl.setWide(1, 0);
+  prctl.setWide(1, dumpable);
   prctl.call();
+}
+
+/** Makes the process leave no core file and lets no other of its user attach to it. Source: prctl(2), setrlimit(2). */
+export function keepOutOfCoreFiles(): void {
+  setDumpable(0);
   const setrlimit = new PreparedCall('setrlimit', 'int', ['int', 'pointer']);
   setrlimit.setInt(0, RLIMIT_CORE);
   // struct rlimit of two zeros: no core file, now or later.
