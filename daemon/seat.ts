@@ -79,12 +79,10 @@ export class Seat {
     this.device = setup.device;
     this.keeping = setup.keeping;
     this.disposal = new PeerDisposal(this.number, setup.post, (fd) => setup.keeping?.vault.release(fd));
-    this.service = {
-      ...setup.service,
-      counters: this.counters,
-      owner: this.number,
-      disposal: this.disposal,
-    };
+    const { loop, pool, starvation, limiter, turns, share, paused } = setup.service;
+    const { counters, number: owner, disposal } = this;
+    // Not by spreading: the data path reads this object, whose shape is to be one.
+    this.service = { loop, pool, starvation, limiter, turns, share, counters, owner, disposal, paused };
     this.hold = new BacklogHold(setup.service.loop.timers, this.disposal, {
       goOn: () => {
         this.connection?.resume();
