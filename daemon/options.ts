@@ -31,6 +31,7 @@ export const EXIT_MEANINGS: readonly (readonly [number, string])[] = [
   [0, 'it was told to stop, or has done what was asked'],
   [64, 'the command line is wrong'],
   [70, 'a bug in vhost-rngd'],
+  [75, 'another daemon still keeps the state file'],
   [78, 'the configuration cannot be used: a path, a source, a permission; nothing was opened'],
 ];
 

@@ -1,6 +1,6 @@
 // The life of the process: from checked options to READY, signals, and an exit that nothing can hold up.
 //
-// Exit codes follow sysexits: 0 done, 64 usage, 70 a bug of ours, 78 configuration (a path, a source, a permission).
+// Exit codes follow sysexits: 0 done, 64 usage, 70 a bug of ours, 75 a state file that another daemon keeps, 78 configuration (a path, a source, a permission).
 import { readFileSync } from 'node:fs';
 import { constants as os } from 'node:os';
 import { NATIVE_LITTLE_ENDIAN } from '../protocol/cursor.js';
@@ -22,6 +22,8 @@ import { ServiceManager } from './systemd/service-manager.js';
 
 const EX_USAGE = 64;
 const EX_SOFTWARE = 70;
+/** Another process still has what this one needs: the next try may succeed. */
+const EX_TEMPFAIL = 75;
 const EX_CONFIG = 78;
 /** A stop that takes longer ends hard: a thread may hang in a driver that never returns. */
 const STOP_TIMEOUT_MS = 2000;
@@ -118,7 +120,7 @@ function fail(fault: Fault): void {
   const wrongUsage = fault.code === 'usage' || fault.code === 'source_spec';
   const hint = wrongUsage ? ' (vhost-rngd --help lists the options)' : '';
   offerTo(STDERR, `vhost-rngd: ${fault.message}${hint} [${fault.code}]\n`);
-  process.exitCode = wrongUsage ? EX_USAGE : EX_CONFIG;
+  process.exitCode = wrongUsage ? EX_USAGE : fault.code === 'state_file_taken' ? EX_TEMPFAIL : EX_CONFIG;
   if (isCheckHanging()) exitNow(process.exitCode);
 }
 

@@ -42,7 +42,9 @@ export function addDeviceCommands(program: Command, run: Run): void {
     .command('set')
     .argument('<name>')
     .description('change the limit, the weight or the sources of a device; what is not said stays');
-  deviceOptions(set).action(run((session, name) => setDevice(session, name, set.opts<DeviceOptionValues>())));
+  deviceOptions(set)
+    .option('--daemon-sources', "draw from the daemon's sources, also when those change")
+    .action(run((session, name) => setDevice(session, name, set.opts<DeviceOptionValues>())));
   const add = program
     .command('add')
     .argument('<name>')
@@ -106,7 +108,6 @@ function deviceOptions(command: Command): Command {
     .option('--no-limit', 'give what it asks for')
     .option('--weight <n>', "the device's part of the total against the others', 1 to 1000", integer)
     .option('--source <spec>', 'draw from this source; may be repeated, best first', collect)
-    .option('--daemon-sources', "draw from the daemon's sources, also when those change")
     .option('--mix', "mix the kernel's bytes into those of the sources")
     .option('--no-mix', 'do not');
 }
@@ -121,7 +122,10 @@ function wantedLimit(
   if (!limit) return said ? usage('expected a limit or --no-limit, got both') : null;
   if (!said) return undefined;
   const most = maxBytes ?? before?.maxBytes;
-  if (most === undefined) return usage('expected --max-bytes with --period, since there is no limit yet');
+  if (most === undefined) {
+    const given = period === undefined ? '--burst-bytes' : '--period';
+    return usage(`expected --max-bytes with ${given}, since there is no limit yet`);
+  }
   return {
     maxBytes: most,
     periodMs: period ?? before?.periodMs ?? DEFAULT_PERIOD_MS,

@@ -1,5 +1,6 @@
 // The client's end of the control socket: one request, one connection, one reply; and the stream of events.
 import { type ClientRequest, request, type IncomingMessage } from 'node:http';
+import { readFileSync, statSync } from 'node:fs';
 import { userInfo } from 'node:os';
 import * as v from 'valibot';
 import { Fault } from '../../protocol/fault.js';
@@ -81,20 +82,18 @@ export class ControlClient {
   async stream(path: string, onLine: (line: string) => void, until: AbortSignal): Promise<Fault | undefined> {
     return new Promise((resolve) => {
       const sent = this.send('GET', path, (response) => {
-        if (response.statusCode !== 200) {
-          response.resume();
-          resolve(refusal(undefined, response.statusCode ?? 0));
-          return;
-        }
+        const refused = response.statusCode !== 200;
         let rest = '';
         response.setEncoding('utf8');
         response.on('data', (part: string) => {
           const lines = (rest + part).split('\n');
-          rest = lines.pop() ?? '';
-          lines.forEach(onLine);
+          rest = refused ? rest + part : (lines.pop() ?? '');
+          if (!refused) lines.forEach(onLine);
         });
         response.on('error', () => resolve(undefined));
-        response.on('close', () => resolve(undefined));
+        response.on('close', () =>
+          resolve(refused ? refusal(parsed(rest), response.statusCode ?? 0) : undefined),
+        );
       });
       sent.on('error', (error) => resolve(until.aborted ? undefined : this.unreachable(error)));
       until.addEventListener('abort', () => sent.destroy());
@@ -128,7 +127,7 @@ export class ControlClient {
         return new Fault(
           'request',
           'control_permission',
-          `expected a control socket that ${userName()} may open, got ${socketPath}: be in the group of that file, ` +
+          `expected a control socket that ${userName()} may open, got ${socketPath}: be in ${groupOf(socketPath)}, ` +
             'or run this as root',
         );
       default:
@@ -139,6 +138,19 @@ export class ControlClient {
 
 function unreachable(message: string): Fault {
   return new Fault('request', 'control_unreachable', message);
+}
+
+/** The group of a file by its name. */
+function groupOf(path: string): string {
+  try {
+    const { gid } = statSync(path);
+    const line = readFileSync('/etc/group', 'utf8')
+      .split('\n')
+      .find((group) => group.split(':')[2] === String(gid));
+    return `its group (${line?.split(':')[0] ?? gid})`;
+  } catch {
+    return 'the group of that file';
+  }
 }
 
 function userName(): string {

@@ -12,8 +12,15 @@ export const SHELLS = ['bash', 'zsh'] as const;
 export const COMPLETE_COMMAND = 'complete-words';
 
 const BASH = `_vhost_rngctl() {
+  # bash takes = and : for ends of words: the line is split anew, and what stands before them is taken off what is offered.
+  local line="\${COMP_LINE:0:COMP_POINT}" current="\${COMP_WORDS[COMP_CWORD]}" words before
+  read -ra words <<< "$line"
+  [[ $line == *' ' ]] && words+=('')
+  [[ $current == [=:] ]] && current=''
+  before="\${words[-1]%"$current"}"
   local IFS=$'\\n'
-  COMPREPLY=($("\${COMP_WORDS[0]}" ${COMPLETE_COMMAND} -- "\${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null))
+  COMPREPLY=($("\${words[0]}" ${COMPLETE_COMMAND} -- "\${words[@]:1}" 2>/dev/null))
+  COMPREPLY=("\${COMPREPLY[@]#"$before"}")
 }
 complete -o default -F _vhost_rngctl vhost-rngctl
 `;
@@ -39,6 +46,11 @@ export async function completions(
   client: ControlClient,
 ): Promise<string[]> {
   const begun = words.at(-1) ?? '';
+  const [flag, value] = begun.split(/=(.*)/s);
+  if (flag?.startsWith('--') === true && value !== undefined)
+    return (await completions(program, [...words.slice(0, -1), flag, value], client)).map(
+      (one) => `${flag}=${one}`,
+    );
   const { command, places, option } = walk(program, words.slice(0, -1));
   const offered =
     option !== undefined
@@ -77,7 +89,8 @@ function subcommandsOf(command: Command): string[] {
 }
 
 async function argumentsOf(command: Command, places: number, client: ControlClient): Promise<string[]> {
-  const argument = command.registeredArguments[places];
+  const last = command.registeredArguments.at(-1);
+  const argument = command.registeredArguments[places] ?? (last?.variadic === true ? last : undefined);
   if (argument?.argChoices !== undefined) return argument.argChoices;
   if (argument?.name() === 'spec') return sourceNames(client);
   return argument?.name() === 'name' && command.name() !== 'add' ? deviceNames(client) : [];

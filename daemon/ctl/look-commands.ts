@@ -77,10 +77,10 @@ async function health({ client, json, output }: Session): Promise<Outcome> {
   return HEALTH_STATUSES[answer.value.status];
 }
 
-async function metrics({ client, output }: Session): Promise<Outcome> {
+async function metrics({ client, json, output }: Session): Promise<Outcome> {
   const reply = await client.ask('GET', '/metrics');
   if (reply instanceof Fault) return reply;
-  output.out(reply.text);
+  output.out(json ? `${JSON.stringify({ text: reply.text })}\n` : reply.text);
   return ExitStatus.Ok;
 }
 

@@ -16,6 +16,8 @@ export interface Column {
 /** Both streams of one run. */
 export interface Output {
   readonly colours: boolean;
+  /** The same for what goes to err(). */
+  readonly errorColours: boolean;
   /** Columns of the terminal; undefined: it is none. */
   readonly columns: number | undefined;
   out(text: string): void;
@@ -27,11 +29,18 @@ export function processOutput(): Output {
   process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1));
   const { FORCE_COLOR: forced } = process.env;
   return {
-    colours: forced === undefined ? process.stdout.isTTY && process.stdout.hasColors() : forced !== '0',
+    colours: wantsColours(process.stdout, forced),
+    errorColours: wantsColours(process.stderr, forced),
     columns: process.stdout.isTTY ? process.stdout.columns : undefined,
     out: (text) => void process.stdout.write(text),
     err: (text) => void process.stderr.write(text),
   };
+}
+
+/** Colours on a terminal that has some; FORCE_COLOR decides for every stream, as node has it: 0 or false for none. */
+function wantsColours(stream: NodeJS.WriteStream, forced: string | undefined): boolean {
+  if (forced !== undefined) return forced !== '0' && forced !== 'false';
+  return stream.isTTY && stream.hasColors();
 }
 
 /** `text` in a tone, where there are colours. */

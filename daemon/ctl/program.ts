@@ -10,7 +10,7 @@ import { doctor, SERVICE_CONFIG } from './doctor.js';
 import { ExitStatus, EXIT_STATUSES, exitStatusOf } from './exit-status.js';
 import { thisHost } from './host.js';
 import { addLookCommands, type Run } from './look-commands.js';
-import { type Output, processOutput, toned } from './output.js';
+import { type Output, printable, processOutput, toned } from './output.js';
 import { addPasteCommands } from './paste-commands.js';
 import type { Session } from './session.js';
 import { addSourceCommands } from './source-commands.js';
@@ -70,6 +70,10 @@ function seconds(text: string): number {
   throw new InvalidArgumentError(`expected ${LEAST_INTERVAL_S} to ${MOST_INTERVAL_S}.`);
 }
 
+/** Who waits for Tab does not wait long. */
+const COMPLETION_TIMEOUT_MS = 500;
+const CONTROL_OPTION = '--control-socket';
+
 function exitStatusHelp(): string {
   return EXIT_STATUSES.map(([status, meaning]) => `  ${String(status).padEnd(4)}${meaning}\n`).join('');
 }
@@ -79,9 +83,17 @@ async function complete(
   { client, output }: Session,
   words: readonly string[],
 ): Promise<typeof ExitStatus.Ok> {
-  const found = await completions(program, words, client);
+  const asked = new ControlClient(controlSocketIn(words) ?? client.socketPath, COMPLETION_TIMEOUT_MS);
+  const found = await completions(program, words, asked);
   output.out(found.map((word) => `${word}\n`).join(''));
   return ExitStatus.Ok;
+}
+
+/** The control socket that a line that is being written names. */
+function controlSocketIn(words: readonly string[]): string | undefined {
+  const at = words.findIndex((word) => word === CONTROL_OPTION || word.startsWith(`${CONTROL_OPTION}=`));
+  const [, value = words[at + 1]] = words[at]?.split(/=(.*)/s) ?? [];
+  return at < 0 || value === '' ? undefined : value;
 }
 
 /** Runs the command line (without node and script); the exit status. */
@@ -93,7 +105,7 @@ export async function runCtl(args: readonly string[]): Promise<ExitStatus> {
   const run: Run = (command) => async () => {
     const words = current.args;
     const outcome = await command(sessionOf(program, output, stopped.signal), ...words);
-    if (outcome instanceof Fault) tell(output, outcome.message);
+    if (outcome instanceof Fault) tell(output, `${printable(outcome.message)} [${outcome.code}]`);
     status = outcome instanceof Fault ? exitStatusOf(outcome) : outcome;
   };
   let current: Command = new Command();
@@ -124,7 +136,8 @@ function sessionOf(program: Command, output: Output, until: AbortSignal): Sessio
 }
 
 function tell(output: Output, message: string): void {
-  if (message !== '') output.err(`${toned(output, 'bad', 'vhost-rngctl:')} ${message}\n`);
+  if (message !== '')
+    output.err(`${toned({ colours: output.errorColours }, 'bad', 'vhost-rngctl:')} ${message}\n`);
 }
 
 function version(): string {

@@ -6,7 +6,7 @@ import { openEventfd, readEventfd } from '../../shared-memory/eventfd.js';
 import { poll, POLLIN } from '../../shared-memory/libc.js';
 import { Mapping } from '../../shared-memory/mapping.js';
 import type { ReaderMessage } from '../data-plane-messages.js';
-import { createFedQueue, FedSource, stopFedQueue } from '../entropy/fed-queue.js';
+import { createFedQueue, FedSource, nudgeFedQueue, stopFedQueue } from '../entropy/fed-queue.js';
 import { HealthCount } from '../entropy/health-tests.js';
 import type { ReaderSetup } from '../entropy/reader-thread.js';
 import type { SourceSpec } from '../entropy/source-spec.js';
@@ -45,6 +45,13 @@ const PROGRESS_EVERY_MS = 200;
 const IDLE_MS = 20;
 /** A reader that does not end within this hangs in a driver. Ours. */
 const STOP_TIMEOUT_MS = 500;
+
+/** Five equal bytes in a row come once in so many good ones; no other test alarms nearly as often. See docs/entropy-tests.md. */
+const BYTES_PER_ALARM = 2 ** 32;
+/** More than so many times what is expected is more than chance. Ours. */
+const ALARMS_PER_EXPECTED = 4;
+/** An alarm that comes earlier is no chance: good bytes give one that early once in 4,096 tests. Ours. */
+const LEAST_BYTES_BEFORE_ALARM = 2 ** 20;
 
 let hanging = 0;
 
@@ -86,6 +93,8 @@ class TestReader {
   private openMs = performance.now();
   private lastBytesMs = this.openMs;
   private problem: string | null = null;
+  /** Alarms up to the last failure. */
+  private alarms = 0;
   private bytes = 0;
 
   constructor(spec: SourceSpec) {
@@ -101,9 +110,23 @@ class TestReader {
     this.worker.on('message', (message: ReaderMessage) => {
       // Starting the thread is no time of the source's.
       if (message.kind === 'tried' && this.bytes === 0) this.openMs = this.lastBytesMs = performance.now();
-      if (message.kind === 'source' && message.state === 'failed') this.problem = message.reason;
+      if (message.kind === 'source' && message.state === 'failed') this.failed(message.reason);
     });
     this.worker.on('error', (error) => (this.problem = `its reader died: ${error.message}`));
+  }
+
+  /** Good bytes too raise a transient alarm now and then: the source is taken on at once, as a daemon takes it. */
+  private failed(reason: string): void {
+    const { alarms, permanent } = this.status;
+    const isAlarm = alarms > this.alarms;
+    this.alarms = alarms;
+    const allowed = 1 + ALARMS_PER_EXPECTED * (this.bytes / BYTES_PER_ALARM);
+    if (isAlarm && !permanent && this.bytes >= LEAST_BYTES_BEFORE_ALARM && alarms <= allowed) {
+      this.status.enable();
+      nudgeFedQueue(this.queue);
+      return;
+    }
+    this.problem = reason;
   }
 
   private get seconds(): number {

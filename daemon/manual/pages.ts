@@ -3,7 +3,7 @@
 import type { Command } from 'commander';
 import { configSchema } from '../config/config-schema.js';
 import type { JsonSchema } from '../config/json-schema.js';
-import { CONTROL_SOCKET_VARIABLE } from '../ctl/client.js';
+import { CONTROL_SOCKET_VARIABLE, DEFAULT_CONTROL_SOCKET } from '../ctl/client.js';
 import { COMPLETE_COMMAND } from '../ctl/completion.js';
 import { EXIT_STATUSES } from '../ctl/exit-status.js';
 import { defineCtl } from '../ctl/program.js';
@@ -87,6 +87,8 @@ function clientPage(version: string, edition: Edition): ManualPage {
   page.entry('-h, --help', 'display help for command');
   page.heading('COMMANDS');
   for (const command of program.commands) describe(page, command, '');
+  page.heading('FILES');
+  page.entry(DEFAULT_CONTROL_SOCKET, 'the control socket of the service');
   page.heading('ENVIRONMENT');
   page.entry(CONTROL_SOCKET_VARIABLE, 'the control socket, where no option names it');
   page.entry('NO_COLOR, FORCE_COLOR', 'never, and always, colours; without them a terminal decides');
@@ -142,6 +144,8 @@ function configPage(edition: Edition): ManualPage {
   page.heading('CONTROL SOCKET');
   page.paragraph('A [control] table.');
   keys(page, propertiesOf(schema)['control']);
+  page.heading('FILES');
+  page.entry('/etc/vhost-rngd/config.toml', 'the configuration of the service');
   page.heading('EXAMPLES');
   page.example(
     [

@@ -5,8 +5,8 @@ import * as libc from '../../shared-memory/libc.js';
 
 /** The first fd that is passed. */
 const LISTEN_FDS_START = 3;
-/** Names of what a process of ours has kept. */
-const KEPT_PREFIX = 'vhost-rngd.';
+/** Names of what a process of ours has kept; a unit may be called vhost-rngd.socket. */
+const KEPT = /^vhost-rngd\.(fd|front-end|ledger)\./;
 
 /** An fd under a name. */
 export interface NamedFd {
@@ -36,7 +36,7 @@ export function takePassed(env: NodeJS.ProcessEnv, pid: number): Passed {
     return { name: given[i] ?? 'unknown', fd };
   });
   return {
-    sockets: passed.filter(({ name }) => !name.startsWith(KEPT_PREFIX)),
-    kept: passed.filter(({ name }) => name.startsWith(KEPT_PREFIX)),
+    sockets: passed.filter(({ name }) => !KEPT.test(name)),
+    kept: passed.filter(({ name }) => KEPT.test(name)),
   };
 }

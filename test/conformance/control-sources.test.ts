@@ -236,7 +236,7 @@ await t.test(
     vm.close();
     // A second daemon would overwrite what this one keeps.
     const other = runToEnd([`--state-file=${at('state')}`, `--socket-path=${at('b.sock')}`]);
-    t.equal(other.status, 78);
+    t.equal(other.status, 75, 'for now: it may end');
     t.match(other.stderr, new RegExp(`which the daemon of pid ${second.pid} keeps.*\\[state_file_taken\\]`));
     await second.kill();
     const third = await start();

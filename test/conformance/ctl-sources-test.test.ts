@@ -220,3 +220,20 @@ await t.test(
     t.notMatch(end, /of 600 s/, 'the line is gone');
   },
 );
+
+await t.test(
+  'five equal bytes in a row, as good bytes have them once in 4 GiB, are counted; so early they are no chance',
+  async (t) => {
+    const folder = temporaryFolder(t);
+    const bytes = goodBytes(4 * 2 ** 20);
+    const withRunAt = (name: string, at: number): string => {
+      const path = join(folder, name);
+      writeFileSync(path, Buffer.from(bytes).fill(0x5a, at, at + 5));
+      return `file:${path}`;
+    };
+    const late = await test([withRunAt('late', 3 * 2 ** 20 + 100), '--bytes', '3500000']);
+    t.match(late, { status: 0, tests: [{ passes: true, alarms: { repetition: 1, permanent: 0 } }] });
+    const early = await test([withRunAt('early', 5000), '--bytes', '3500000']);
+    t.match(early, { status: 1, tests: [{ passes: false, problem: /5 equal samples in a row/ }] });
+  },
+);
