@@ -9,7 +9,7 @@ const RANDOM = '/dev/random';
 const HWRNG = '/dev/hwrng';
 const HWRNG_CURRENT = '/sys/class/misc/hw_random/rng_current';
 const HWRNG_AVAILABLE = '/sys/class/misc/hw_random/rng_available';
-const UDEV_RULE = 'KERNEL=="hwrng", GROUP="vhost-rngd", MODE="0440"';
+const UDEV_RULE = 'KERNEL=="hw_random", GROUP="vhost-rngd", MODE="0440"';
 const LET_READ = `echo '${UDEV_RULE}' | sudo tee /etc/udev/rules.d/90-vhost-rngd.rules && sudo udevadm control --reload && sudo udevadm trigger --name-match=hwrng`;
 
 export function checkKernelPool(host: Host): Check {

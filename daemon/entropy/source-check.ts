@@ -96,7 +96,7 @@ function checkFile(path: string, { kind, text }: SourceSpec): Fault | undefined 
     const code = (error as NodeJS.ErrnoException).code ?? 'an error';
     const fix =
       code === 'EACCES' || code === 'EPERM'
-        ? `give this user read permission, for example with a udev rule: KERNEL=="hwrng", GROUP="vhost-rngd", MODE="0440"`
+        ? `give this user read permission, for example with a udev rule: KERNEL=="hw_random", GROUP="vhost-rngd", MODE="0440"`
         : 'check the path, load the driver (modprobe), or use another --source';
     return refuse(`expected to open the source ${text}, got ${code}: ${fix}`);
   }

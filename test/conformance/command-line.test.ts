@@ -160,7 +160,7 @@ await t.test('a source that this user may not read: the message names the udev r
     { encoding: 'utf8' },
   );
   t.equal(status, EX_CONFIG);
-  t.match(stderr, /EACCES: give this user read permission.*udev rule: KERNEL=="hwrng"/);
+  t.match(stderr, /EACCES: give this user read permission.*udev rule: KERNEL=="hw_random"/);
   t.end();
 });
 
