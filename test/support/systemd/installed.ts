@@ -1,0 +1,92 @@
+// A container in which this checkout is installed, as the package does it, for tests of the units; or the reason why there is none.
+import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { Test } from 'tap';
+import { temporaryFolder } from '../rng-daemon.js';
+import { type Bind, SystemdContainer } from './container.js';
+import { systemdRoot, whyNoContainer } from './root.js';
+
+/** Set to 1, a host that cannot start containers fails the tests; otherwise it skips them. */
+const REQUIRE_VARIABLE = 'VHOST_RNGD_REQUIRE_E2E';
+const FILE_TIMEOUT_MS = 600_000;
+
+const CHECKOUT = fileURLToPath(new URL('../../../../', import.meta.url));
+const UNITS = [
+  'vhost-rngd.service',
+  'vhost-rngd.socket',
+  'vhost-rngd-device@.socket',
+  'vhost-rngd@.service',
+  'vhost-rngd@.socket',
+];
+/** Where else files of systemd/ go. */
+const FILES: readonly Bind[] = [
+  ['config.toml', '/usr/share/vhost-rngd/config.toml'],
+  ['vhost-rngd.sysusers', '/usr/lib/sysusers.d/vhost-rngd.conf'],
+  ['vhost-rngd.tmpfiles', '/usr/lib/tmpfiles.d/vhost-rngd.conf'],
+  ['50-vhost-rngd.json', '/usr/share/qemu/vhost-user/50-vhost-rngd.json'],
+];
+/** The service's configuration. */
+export const CONFIG = '/etc/vhost-rngd/config.toml';
+const LIBRARY = '/usr/lib/vhost-rngd';
+const PROGRAMS: Readonly<Record<string, string>> = { 'vhost-rngd': 'main.js', 'vhost-rngctl': 'ctl.js' };
+
+/** A file of the folder systemd/. */
+export function unitPath(name: string): string {
+  return join(CHECKOUT, 'systemd', name);
+}
+
+/** Boots a container for the test, with `binds` in it; undefined where none can be booted, which is said loudly, or fails. */
+export async function installedContainer(
+  t: Test,
+  binds: readonly Bind[] = [],
+): Promise<SystemdContainer | undefined> {
+  t.setTimeout(FILE_TIMEOUT_MS);
+  const booted = await boot(t, binds);
+  if (booted instanceof SystemdContainer) {
+    t.teardown(() => booted.kill());
+    await booted.outputOf('systemd-sysusers');
+    await booted.outputOf('systemd-tmpfiles', '--create', 'vhost-rngd.conf');
+    // A copy, since it is the user's to change.
+    await booted.outputOf('install', '-D', '-m', '0644', '/usr/share/vhost-rngd/config.toml', CONFIG);
+    return booted;
+  }
+  if (process.env[REQUIRE_VARIABLE] === '1') {
+    t.fail(`no container with systemd, which ${REQUIRE_VARIABLE}=1 requires: ${booted}`);
+  } else {
+    process.stderr.write(`\n*** TEST WITH SYSTEMD SKIPPED: ${booted}\n\n`);
+    t.plan(0, booted);
+  }
+  return undefined;
+}
+
+async function boot(t: Test, binds: readonly Bind[]): Promise<SystemdContainer | string> {
+  const reason = whyNoContainer();
+  if (reason !== undefined) return reason;
+  try {
+    return await SystemdContainer.boot(await systemdRoot(), [...installedFiles(t), ...binds]);
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error);
+  }
+}
+
+function installedFiles(t: Test): Bind[] {
+  const programs = join(temporaryFolder(t), 'bin');
+  mkdirSync(programs);
+  const wrappers = Object.entries(PROGRAMS).map(([name, file]): Bind => {
+    const wrapper = join(programs, name);
+    writeFileSync(wrapper, `#!/bin/sh\nexec /usr/bin/node ${LIBRARY}/dist/daemon/${file} "$@"\n`);
+    chmodSync(wrapper, 0o755);
+    return [wrapper, `/usr/bin/${name}`];
+  });
+  return [
+    [process.execPath, '/usr/bin/node'],
+    ...['dist', 'node_modules', 'package.json'].map((name): Bind => [
+      join(CHECKOUT, name),
+      `${LIBRARY}/${name}`,
+    ]),
+    ...UNITS.map((name): Bind => [unitPath(name), `/usr/lib/systemd/system/${name}`]),
+    ...FILES.map(([name, inside]): Bind => [unitPath(name), inside]),
+    ...wrappers,
+  ];
+}

@@ -1,0 +1,95 @@
+// The root file system of a small Debian with systemd: made once by debootstrap, kept in the cache folder, never written again.
+// Its mirror is the one that apt uses on this host.
+import { mkdir, mkdtemp, rename, rm, stat } from 'node:fs/promises';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { findProgram, outputOf, runProgram } from '../guest/program.js';
+
+/** Debian 12, whose systemd is the oldest that the units are made for. */
+export const DEFAULT_SUITE = 'bookworm';
+
+const PACKAGES = ['systemd', 'systemd-sysv', 'dbus'];
+/** Downloading and unpacking take 40 s on an idle machine. */
+const MAKE_TIMEOUT_MS = 600_000;
+
+const TOOLS: readonly (readonly [string, string])[] = [
+  ['debootstrap', 'debootstrap'],
+  ['systemd-nspawn', 'systemd-container'],
+  ['nsenter', 'util-linux'],
+];
+
+/** Why no container can be started here, with the fix; undefined when nothing is known to be in the way. */
+export function whyNoContainer(): string | undefined {
+  if (process.getuid?.() !== 0) return 'systemd-nspawn needs root';
+  const missing = TOOLS.filter(([program]) => findProgram(program) === undefined);
+  if (missing.length === 0) return undefined;
+  return `type: apt-get install ${missing.map(([, debianPackage]) => debianPackage).join(' ')}`;
+}
+
+/** The root of a Debian release, from the cache or made now; throws with what debootstrap says when it cannot be made. */
+export async function systemdRoot(suite = DEFAULT_SUITE): Promise<string> {
+  const base = process.env['XDG_CACHE_HOME'];
+  const cache = join(base === undefined || base === '' ? join(homedir(), '.cache') : base, 'vhost-rngd');
+  const root = join(cache, `systemd-${suite}`);
+  if (await exists(root)) return root;
+  await mkdir(cache, { recursive: true });
+  const made = await mkdtemp(join(cache, 'making-'));
+  try {
+    await debootstrap(suite, join(made, 'root'));
+    // Whoever comes second finds the other one's, which is as good.
+    await rename(join(made, 'root'), root).catch(async (error: unknown) => {
+      if (!(await exists(root))) throw error;
+    });
+  } finally {
+    await rm(made, { recursive: true, force: true });
+  }
+  return root;
+}
+
+async function debootstrap(suite: string, folder: string): Promise<void> {
+  const proxy = await aptProxy();
+  const { status, stdout, stderr } = await runProgram(
+    'env',
+    [
+      ...(proxy === '' ? [] : [`http_proxy=${proxy}`]),
+      'debootstrap',
+      '--variant=minbase',
+      `--include=${PACKAGES.join(',')}`,
+      suite,
+      folder,
+      await debianMirror(),
+    ],
+    { timeoutMs: MAKE_TIMEOUT_MS },
+  );
+  if (status !== 0) throw new Error(`debootstrap failed:\n${(stdout.toString() + stderr).slice(-2000)}`);
+}
+
+/** Where apt gets Debian's main archive from. */
+async function debianMirror(): Promise<string> {
+  const sites = (
+    await outputOf('apt-get', [
+      'indextargets',
+      '--format',
+      '$(SITE) $(SUITE)',
+      'Created-By: Packages',
+      'Origin: Debian',
+      'Component: main',
+    ])
+  ).toString();
+  const site = sites.split('\n').find((line) => line !== '' && !/security|updates|backports/.test(line));
+  if (site === undefined)
+    throw new Error('expected a mirror of Debian in apt-get indextargets: type apt-get update');
+  return site.split(' ')[0] ?? '';
+}
+
+async function aptProxy(): Promise<string> {
+  const line = await outputOf('apt-config', ['shell', 'PROXY', 'Acquire::http::Proxy']);
+  return /^PROXY='(.*)'$/m.exec(line.toString())?.[1] ?? '';
+}
+
+async function exists(path: string): Promise<boolean> {
+  return stat(path).then(
+    () => true,
+    () => false,
+  );
+}
