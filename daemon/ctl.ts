@@ -5,7 +5,8 @@ import { runCtl } from './ctl/program.js';
 import { isReaderHanging } from './ctl/source-test.js';
 import { isCheckHanging } from './entropy/source-check.js';
 
-const status = await runCtl(process.argv.slice(2));
-process.exitCode = status;
-// node would wait for a thread that hangs in a source's driver.
-if (isReaderHanging() || isCheckHanging()) process.stdout.write('', () => exitNow(status));
+void runCtl(process.argv.slice(2)).then((status) => {
+  process.exitCode = status;
+  // node would wait for a thread that hangs in a source's driver.
+  if (isReaderHanging() || isCheckHanging()) process.stdout.write('', () => exitNow(status));
+});

@@ -10,6 +10,7 @@ import type { Limit } from './limiter.js';
 import { createPulse, PulseWatch } from './pulse.js';
 import type { DeviceOptions, Log } from './rng-device.js';
 import { SourceReaders } from './source-readers.js';
+import { DATA_PLANE_THREAD } from './threads.js';
 
 /** What the data plane tells the process. */
 export interface DataPlaneEvents {
@@ -77,7 +78,7 @@ export class DataPlane {
       sources: started.map((source) => source.setup),
       devices,
     };
-    this.worker = new Worker(new URL('./data-plane-worker.js', import.meta.url), {
+    this.worker = new Worker(DATA_PLANE_THREAD, {
       workerData,
       resourceLimits: { maxYoungGenerationSizeMb: YOUNG_GENERATION_MIB },
     });

@@ -6,6 +6,5 @@ import { capabilities } from './capabilities.js';
 if (process.argv.includes('--print-capabilities')) {
   process.stdout.write(capabilities());
 } else {
-  const { run } = await import('./process.js');
-  await run(process.argv.slice(2));
+  void import('./process.js').then(({ run }) => run(process.argv.slice(2)));
 }

@@ -1,7 +1,6 @@
 // The life of the process: from checked options to READY, signals, and an exit that nothing can hold up.
 //
 // Exit codes follow sysexits: 0 done, 64 usage, 70 a bug of ours, 75 a state file that another daemon keeps, 78 configuration (a path, a source, a permission).
-import { readFileSync } from 'node:fs';
 import { constants as os } from 'node:os';
 import { NATIVE_LITTLE_ENDIAN } from '../protocol/cursor.js';
 import { Fault } from '../protocol/fault.js';
@@ -19,6 +18,7 @@ import { offerTo, STDERR, STDOUT } from './standard-stream.js';
 import { startService } from './start.js';
 import { type Passed, takePassed } from './systemd/activation.js';
 import { ServiceManager } from './systemd/service-manager.js';
+import { packageVersion } from './version.js';
 
 const EX_USAGE = 64;
 const EX_SOFTWARE = 70;
@@ -31,7 +31,7 @@ const STOP_TIMEOUT_MS = 2000;
 /** Runs the daemon with the command line's arguments; returns when it serves, and the process goes on. */
 export async function run(args: readonly string[]): Promise<void> {
   const passed = takePassed(process.env, process.pid);
-  const options = parseOptions(args, version());
+  const options = parseOptions(args, packageVersion());
   if (typeof options === 'number') return;
   if (options instanceof Fault) {
     fail(options);
@@ -70,7 +70,7 @@ async function serve(options: Options, settings: Settings, passed: Passed): Prom
   let stopping: Promise<void> | undefined;
   const manager = new ServiceManager(process.env, process.pid);
   const setup = {
-    version: version(),
+    version: packageVersion(),
     settings,
     log,
     keepAt: process.env['NOTIFY_SOCKET'],
@@ -122,11 +122,6 @@ function fail(fault: Fault): void {
   offerTo(STDERR, `vhost-rngd: ${fault.message}${hint} [${fault.code}]\n`);
   process.exitCode = wrongUsage ? EX_USAGE : fault.code === 'state_file_taken' ? EX_TEMPFAIL : EX_CONFIG;
   if (isCheckHanging()) exitNow(process.exitCode);
-}
-
-function version(): string {
-  const text = readFileSync(new URL('../../package.json', import.meta.url), 'utf8');
-  return (JSON.parse(text) as { version: string }).version;
 }
 
 function bigEndian(): Fault {

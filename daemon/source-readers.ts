@@ -7,6 +7,7 @@ import type { SourceSpec } from './entropy/source-spec.js';
 import { SourceStatus } from './entropy/source-status.js';
 import { SourceWatch } from './entropy/source-watch.js';
 import type { Log } from './rng-device.js';
+import { READER_THREAD } from './threads.js';
 
 /** Readers hardly allocate, so the nursery for young objects may be small: it saves megabytes. */
 const YOUNG_GENERATION_MIB = 2;
@@ -52,7 +53,7 @@ export class SourceReaders {
   private run(reader: Reader, restartMs: number): Promise<void> {
     const { spec, status, queue } = reader.setup;
     const workerData: ReaderSetup = { spec, status, queue, wakeFd: this.wakeFd };
-    const thread = new Worker(new URL('./entropy/reader-thread.js', import.meta.url), {
+    const thread = new Worker(READER_THREAD, {
       workerData,
       resourceLimits: { maxYoungGenerationSizeMb: YOUNG_GENERATION_MIB },
     });

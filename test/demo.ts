@@ -12,7 +12,7 @@ import { installPackages } from './support/guest/install.js';
 import { fetchKernel } from './support/guest/kernel.js';
 import { guestToolsMissing, missingPackages } from './support/guest/tools.js';
 
-const MAIN = fileURLToPath(new URL('../daemon/main.js', import.meta.url));
+const MAIN = fileURLToPath(new URL('../daemon/main.cjs', import.meta.url));
 
 /** Exit codes of a shell for a program that a signal ended. */
 const INTERRUPTED = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 } as const;

@@ -1,8 +1,8 @@
 // vhost-rngctl's command line: every command is defined here or in the files of its kind; help, manual and completion are made
 // of these definitions.
-import { readFileSync } from 'node:fs';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { Fault } from '../../protocol/fault.js';
+import { packageVersion } from '../version.js';
 import { addDeviceCommands } from './change-commands.js';
 import { CONTROL_SOCKET_VARIABLE, ControlClient, DEFAULT_CONTROL_SOCKET } from './client.js';
 import { COMPLETE_COMMAND, completions } from './completion.js';
@@ -109,7 +109,7 @@ export async function runCtl(args: readonly string[]): Promise<ExitStatus> {
     status = outcome instanceof Fault ? exitStatusOf(outcome) : outcome;
   };
   let current: Command = new Command();
-  const program = defineCtl(version(), run);
+  const program = defineCtl(packageVersion(), run);
   program.hook('preAction', (_program, action) => void (current = action));
   silence(program);
   try {
@@ -138,9 +138,4 @@ function sessionOf(program: Command, output: Output, until: AbortSignal): Sessio
 function tell(output: Output, message: string): void {
   if (message !== '')
     output.err(`${toned({ colours: output.errorColours }, 'bad', 'vhost-rngctl:')} ${message}\n`);
-}
-
-function version(): string {
-  const text = readFileSync(new URL('../../../package.json', import.meta.url), 'utf8');
-  return (JSON.parse(text) as { version: string }).version;
 }

@@ -11,6 +11,7 @@ import { HealthCount } from '../entropy/health-tests.js';
 import type { ReaderSetup } from '../entropy/reader-thread.js';
 import type { SourceSpec } from '../entropy/source-spec.js';
 import { SourceStatus } from '../entropy/source-status.js';
+import { READER_THREAD } from '../threads.js';
 
 /** How far a test has come, or how it has ended. */
 export interface SourceTest {
@@ -106,7 +107,7 @@ class TestReader {
       queue: this.queue,
       wakeFd: this.wakeFd,
     };
-    this.worker = new Worker(new URL('../entropy/reader-thread.js', import.meta.url), { workerData });
+    this.worker = new Worker(READER_THREAD, { workerData });
     this.worker.on('message', (message: ReaderMessage) => {
       // Starting the thread is no time of the source's.
       if (message.kind === 'tried' && this.bytes === 0) this.openMs = this.lastBytesMs = performance.now();

@@ -80,6 +80,7 @@ async function deliver(): Promise<void> {
 const alive = setInterval(() => undefined, 2 ** 31 - 1);
 source.open();
 parentPort?.postMessage({ kind: 'tried' } satisfies ReaderMessage);
-await deliver();
-clearInterval(alive);
-source.close();
+void deliver().then(() => {
+  clearInterval(alive);
+  source.close();
+});

@@ -4,6 +4,7 @@
 import { closeSync, constants, fstatSync, openSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';
 import { Fault } from '../../protocol/fault.js';
+import { SOURCE_CHECK_THREAD } from '../threads.js';
 import { openCpuSource } from './cpu-source.js';
 import { openJitterSource } from './jitter-source.js';
 import type { OpenSource } from './source.js';
@@ -35,7 +36,7 @@ export async function checkSources(sources: readonly SourceSpec[]): Promise<Faul
 export async function lookAtSources(sources: readonly SourceSpec[]): Promise<Fault | 'late' | undefined> {
   if (sources.every((spec) => !('path' in spec) || KERNEL_PATHS.includes(spec.path)))
     return firstFault(sources);
-  const thread = new Worker(new URL('./source-check-thread.js', import.meta.url), { workerData: sources });
+  const thread = new Worker(SOURCE_CHECK_THREAD, { workerData: sources });
   hanging++;
   thread.once('exit', () => hanging--);
   const answer = await new Promise<CheckAnswer | 'late'>((resolve) => {

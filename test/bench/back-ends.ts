@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-const MAIN = fileURLToPath(new URL('../../daemon/main.js', import.meta.url));
+const MAIN = fileURLToPath(new URL('../../daemon/main.cjs', import.meta.url));
 /** The source lies beside this file's source, not beside its compiled form. */
 const C_SOURCE = fileURLToPath(new URL('../../../test/bench/least-code-backend.c', import.meta.url));
 

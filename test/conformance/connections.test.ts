@@ -21,7 +21,7 @@ import { OutputLog } from '../support/guest/output-log.js';
 import { footprintOf, Stand } from './stand.js';
 import { SyntheticGuest } from './synthetic-guest.js';
 
-const MAIN = fileURLToPath(new URL('../../daemon/main.js', import.meta.url));
+const MAIN = fileURLToPath(new URL('../../daemon/main.cjs', import.meta.url));
 const TIMEOUT_MS = 10_000;
 
 const stand = await Stand.start({ devices: 8 });

@@ -6,7 +6,7 @@ import { asFd, closeFd } from '../../shared-memory/fd.js';
 import { connectTo, openSocket } from '../../shared-memory/unix-socket.js';
 import { eventually } from './rng-daemon.js';
 
-export const MAIN = fileURLToPath(new URL('../../daemon/main.js', import.meta.url));
+export const MAIN = fileURLToPath(new URL('../../daemon/main.cjs', import.meta.url));
 
 /** A run that ends by itself: what it wrote and how it ended. */
 export interface Run {

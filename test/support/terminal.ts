@@ -8,7 +8,7 @@ import { waitUntil } from './guest/deadline.js';
 import { temporaryFolder } from './rng-daemon.js';
 
 /** The client's program. */
-export const CTL = fileURLToPath(new URL('../../daemon/ctl.js', import.meta.url));
+export const CTL = fileURLToPath(new URL('../../daemon/ctl.cjs', import.meta.url));
 
 /** Where a shell in the terminal waits for a command. */
 const PROMPT = 'shell> ';

@@ -1,9 +1,9 @@
-// Starts the real daemon, `node dist/daemon/main.js`, for an end-to-end test, and stops it.
+// Starts the real daemon, `node dist/daemon/main.cjs`, for an end-to-end test, and stops it.
 import { fileURLToPath } from 'node:url';
 import { ChildProcess, type ExitStatus } from './child-process.js';
 
 /** The compiled daemon, seen from this file's compiled place. */
-const MAIN = fileURLToPath(new URL('../../../daemon/main.js', import.meta.url));
+const MAIN = fileURLToPath(new URL('../../../daemon/main.cjs', import.meta.url));
 
 const START_TIMEOUT_MS = 30_000;
 const STOP_TIMEOUT_MS = 15_000;

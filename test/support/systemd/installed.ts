@@ -29,7 +29,7 @@ const FILES: readonly Bind[] = [
 /** The service's configuration. */
 export const CONFIG = '/etc/vhost-rngd/config.toml';
 const LIBRARY = '/usr/lib/vhost-rngd';
-const PROGRAMS: Readonly<Record<string, string>> = { 'vhost-rngd': 'main.js', 'vhost-rngctl': 'ctl.js' };
+const PROGRAMS: Readonly<Record<string, string>> = { 'vhost-rngd': 'main.cjs', 'vhost-rngctl': 'ctl.cjs' };
 
 /** A file of the folder systemd/. */
 export function unitPath(name: string): string {
