@@ -61,6 +61,10 @@ export type Command =
 export type MainMessage =
   /** `keep`: leave every connection as it is, for the next process. */
   | { readonly kind: 'stop'; readonly keep: boolean }
+  /** Serve nothing more, write every front-end down and send all to the socket at `address`; then wait for a message. */
+  | { readonly kind: 'freeze'; readonly address: string }
+  /** Nobody has taken over: go on. */
+  | { readonly kind: 'thaw' }
   | { readonly kind: 'command'; readonly id: number; readonly command: Command };
 
 /** What the data plane has done with and the main thread is to let go; `end` and `signal`: see peer-disposal.ts. */
@@ -93,6 +97,8 @@ export type DataPlaneMessage =
   | { readonly kind: 'lastConnectionEnded' }
   /** A command was carried out. */
   | { readonly kind: 'done'; readonly id: number }
+  /** It is frozen; `sent`: all that was to be sent went out. */
+  | { readonly kind: 'frozen'; readonly sent: boolean }
   | SourceMessage
   /** Bytes come from another source than the last ones did. */
   | { readonly kind: 'sourceSwitch'; readonly to: string; readonly from: string }

@@ -1,5 +1,9 @@
 // The data-plane thread: it owns every vhost-user connection, mapping and ring, and blocks in epoll_wait(2) only.
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
+import { assertNever } from '../protocol/assert-never.js';
+import { readEventfd } from '../shared-memory/eventfd.js';
+import { asFd } from '../shared-memory/fd.js';
+import { poll, POLLIN } from '../shared-memory/libc.js';
 import { setThreadName } from '../shared-memory/process-control.js';
 import type { DataPlaneMessage, DataPlaneSetup, MainMessage } from './data-plane-messages.js';
 import { DeviceTable } from './device-table.js';
@@ -16,6 +20,9 @@ import { PeerDisposal } from './peer-disposal.js';
 import { PulseAnswer } from './pulse.js';
 import type { Log } from './rng-device.js';
 import { SharedBudget } from './shared-budget.js';
+
+/** A time-out of poll(2). */
+const FOR_EVER = -1;
 
 const setup = workerData as DataPlaneSetup;
 setThreadName('data-plane');
@@ -38,6 +45,7 @@ const kept = new KeptFiles(setup.kept, keeping?.vault);
 
 let stopping = false;
 let leaves = false;
+let frozen = false;
 const pulse = new PulseAnswer(setup.pulse);
 const devices = new DeviceTable({
   loop,
@@ -55,26 +63,66 @@ const devices = new DeviceTable({
 
 watchWakeUp(loop, setup.wakeFd, () => {
   pulse.answer();
-  if (parentPort !== null) {
-    for (
-      let got = receiveMessageOnPort(parentPort);
-      got !== undefined;
-      got = receiveMessageOnPort(parentPort)
-    ) {
-      take(got.message as MainMessage);
-    }
-  }
+  receive();
+  if (frozen) standStill();
   if (stopping) loop.pause();
   starvation.resumeAll();
 });
 
+function receive(): void {
+  if (parentPort === null) return;
+  for (
+    let got = receiveMessageOnPort(parentPort);
+    got !== undefined;
+    got = receiveMessageOnPort(parentPort)
+  ) {
+    take(got.message as MainMessage);
+  }
+}
+
 function take(message: MainMessage): void {
-  if (message.kind === 'stop') {
-    stopping = true;
-    leaves = message.keep;
-  } else {
-    devices.carryOut(message.command);
-    post({ kind: 'done', id: message.id });
+  switch (message.kind) {
+    case 'stop':
+      stopping = true;
+      leaves = message.keep;
+      return;
+    case 'freeze':
+      frozen = true;
+      post({ kind: 'frozen', sent: sendAll(message.address) });
+      return;
+    case 'thaw':
+      frozen = false;
+      return;
+    case 'command':
+      devices.carryOut(message.command);
+      post({ kind: 'done', id: message.id });
+      return;
+    default:
+      assertNever(message);
+  }
+}
+
+/** Sends every front-end with all that it needs; true when it went out. */
+function sendAll(address: string): boolean {
+  const there = openKeeping(address, loop.timers);
+  if (there === undefined) return false;
+  devices.record(there);
+  const sent = there.store.drain();
+  there.store.close();
+  return sent;
+}
+
+/** Another process may serve the rings by now: until a message comes nothing is touched, not even what this round has brought. */
+function standStill(): void {
+  while (frozen) {
+    poll(setup.wakeFd, POLLIN, FOR_EVER);
+    readEventfd(asFd(setup.wakeFd));
+    pulse.answer();
+    receive();
+    if (stopping) {
+      end();
+      process.exit();
+    }
   }
 }
 
@@ -85,6 +133,10 @@ function turn(): void {
     setImmediate(turn);
     return;
   }
+  end();
+}
+
+function end(): void {
   // What is kept stays as it is: its fds close with the process, and others stand for the same files.
   if (!leaves) devices.close();
   keeping?.store.drain();

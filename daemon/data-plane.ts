@@ -44,6 +44,7 @@ export class DataPlane {
   /** Commands that are under way, by number. */
   private readonly commands = new Map<number, () => void>();
   private commandCount = 0;
+  private onFrozen: (sent: boolean) => void = () => undefined;
 
   /** Starts serving `devices` with `sources` in order of preference. Throws when a source cannot be opened. */
   constructor(
@@ -88,6 +89,7 @@ export class DataPlane {
       if (message.kind === 'sourceSwitch') this.readers.watch.switched(message.to, message.from);
       if (message.kind === 'done') this.commands.get(message.id)?.();
       if (message.kind === 'dispose') dispose(message);
+      if (message.kind === 'frozen') this.onFrozen(message.sent);
       if (message.kind === 'lastConnectionEnded') events.lastConnectionEnded();
       if (message.kind === 'serving') this.serving.resolve();
     });
@@ -150,6 +152,18 @@ export class DataPlane {
   private tell(message: MainMessage): void {
     this.worker.postMessage(message);
     signal(this.wakeFd);
+  }
+
+  /** Stops serving, and sends all that another process needs to go on; false when it could not. Until {@link thaw} or {@link stop}. */
+  async freeze(address: string): Promise<boolean> {
+    const sent = new Promise<boolean>((resolve) => (this.onFrozen = resolve));
+    this.tell({ kind: 'freeze', address });
+    return sent;
+  }
+
+  /** Serves again. */
+  thaw(): void {
+    this.tell({ kind: 'thaw' });
   }
 
   /** Ends every connection, or leaves all of them for the next process, and both kinds of threads; resolves when all threads have ended. */

@@ -7,7 +7,7 @@ import { asFd, closeFd, type Fd, setNonBlocking } from '../shared-memory/fd.js';
 import { boundPath, socketRole } from '../shared-memory/unix-socket.js';
 import type { DeviceDefaults, DeviceSettings } from './config/device-settings.js';
 import type { Settings } from './config/settings.js';
-import { type ListeningSocket, listenOn, removeSocketFile } from './listening-socket.js';
+import { type ListeningSocket, listenOn, removeSocketFile, socketFileOf } from './listening-socket.js';
 import { deviceNames } from './options.js';
 import type { NamedFd } from './systemd/activation.js';
 
@@ -22,15 +22,33 @@ export interface DeviceSocket {
   readonly file: ListeningSocket | undefined;
   /** True for an inherited socket that is connected already. */
   readonly connected: boolean;
+  /** True while a process that this one takes over from still has it too. */
+  readonly shared?: boolean;
 }
 
-/** Opens every socket that the settings ask for, or none; those in `passed` are open. */
-export function openSockets(settings: Settings, passed: readonly NamedFd[]): DeviceSocket[] | Fault {
+/** Sockets that are open already. */
+export interface OpenSockets {
+  /** By the service manager, under their names. */
+  readonly passed: readonly NamedFd[];
+  /** By the process that this one takes over from. */
+  readonly listeners: readonly Fd[];
+}
+
+/** Opens every socket that the settings ask for and that is not open, or none. */
+export function openSockets(settings: Settings, { passed, listeners }: OpenSockets): DeviceSocket[] | Fault {
   if (settings.fd !== undefined) return inheritedSocket(settings.fd, settings.deviceDefaults);
   const activated = passed.map((one) => activatedSocket(one, settings));
-  const served = activated.map((socket) => socket.settings.name);
+  const taken = settings.devices.flatMap((device) => takenSocket(device, listeners) ?? []);
+  const served = [...activated, ...taken].map((socket) => socket.settings.name);
   const opened = openAll(settings.devices.filter(({ name }) => !served.includes(name)));
-  return opened instanceof Fault ? opened : [...activated, ...opened];
+  return opened instanceof Fault ? opened : [...activated, ...taken, ...opened];
+}
+
+/** The device's socket, if it is among those of the process before. */
+function takenSocket(settings: DeviceSettings, listeners: readonly Fd[]): DeviceSocket | undefined {
+  const fd = listeners.find((listener) => boundPath(listener) === settings.socketPath);
+  const file = fd && socketFileOf(fd, settings.socketPath);
+  return file && { settings, fd: file.fd, path: file.path, file, connected: false, shared: true };
 }
 
 /** A socket that the service manager listens on: that of the device of its name or path, or of a device more. */
@@ -68,8 +86,8 @@ export function openAll(devices: readonly DeviceSettings[]): DeviceSocket[] | Fa
 
 /** Lets go of sockets that are not served after all. */
 export function closeSockets(sockets: readonly DeviceSocket[]): void {
-  for (const { file, fd } of sockets) {
-    if (file === undefined) continue;
+  for (const { file, fd, shared = false } of sockets) {
+    if (file === undefined || shared) continue;
     removeSocketFile(file);
     closeFd(fd);
   }

@@ -4,6 +4,7 @@ import type { Command, DeviceChange, SourceSetup } from './data-plane-messages.j
 import { FedSource } from './entropy/fed-queue.js';
 import { SourceStatus } from './entropy/source-status.js';
 import type { Take } from './handover/frontend-record.js';
+import type { Keeping } from './handover/front-end-journal.js';
 import { type DeviceContext, type DeviceOptions, RngDevice } from './rng-device.js';
 
 /** Devices by name; the main thread has checked that a command fits. */
@@ -45,6 +46,11 @@ export class DeviceTable {
   /** All devices are there: they go on with the front-ends of a process before; `take` gives fds of what it has kept. */
   takeOver(take: Take): void {
     for (const device of this.devices.values()) device.takeOver(take);
+  }
+
+  /** Writes all front-ends down. */
+  record(keeping: Keeping): void {
+    for (const device of this.devices.values()) device.record(keeping);
   }
 
   private add(options: DeviceOptions): void {

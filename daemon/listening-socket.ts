@@ -79,6 +79,12 @@ function bindWithMode(fd: Fd, path: string, mode: number): number {
   }
 }
 
+/** A socket that listens at `path` already, with the file that is there now; undefined when there is none. */
+export function socketFileOf(fd: Fd, path: string): ListeningSocket | undefined {
+  const stat = statOf(path);
+  return stat?.isSocket() === true ? { fd, path, inode: stat.ino } : undefined;
+}
+
 /** Removes the socket file, unless someone has put another in its place. The fd belongs to the data plane by then. */
 export function removeSocketFile(socket: ListeningSocket): void {
   if (statOf(socket.path)?.ino === socket.inode) unlinkSync(socket.path);

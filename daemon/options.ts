@@ -16,6 +16,8 @@ import { MEMORY_POLICIES } from '../shared-memory/memory-region.js';
 export interface Options extends CommandLine {
   /** Check the configuration, say so, and exit. */
   readonly checkConfig: boolean;
+  /** The control socket of a daemon that this one takes over from. */
+  readonly takeover: string | undefined;
 }
 
 /** Options that are no settings of the file, and what they are there. */
@@ -31,7 +33,7 @@ export const EXIT_MEANINGS: readonly (readonly [number, string])[] = [
   [0, 'it was told to stop, or has done what was asked'],
   [64, 'the command line is wrong'],
   [70, 'a bug in vhost-rngd'],
-  [75, 'another daemon still keeps the state file'],
+  [75, 'another daemon still keeps the state file, or serves on after --takeover'],
   [78, 'the configuration cannot be used: a path, a source, a permission; nothing was opened'],
 ];
 
@@ -59,6 +61,10 @@ export function defineCommand(version: string): Command {
   defineDevices(command);
   defineProcess(command);
   return command
+    .option(
+      '--takeover <control socket>',
+      'go on with the guests of the daemon that answers there, which ends; with its user and its devices',
+    )
     .option('--debug', 'let debuggers attach and core files be written: they hold entropy')
     .option('--allow-test-sources', 'allow file:PATH as a source, which is no entropy')
     .option(
@@ -177,7 +183,10 @@ function check(values: Map<string, unknown>): Options | Fault {
     return usage('expected --config with --check-config, got none');
   const names = deviceNames(socketPaths);
   const devices = socketPaths.map((socketPath, i) => ({ name: names[i] ?? socketPath, socketPath }));
-  return { general, control, devices, fd, configFile, checkConfig };
+  const takeover = values.get('takeover') as string | undefined;
+  if (takeover !== undefined && fd !== undefined)
+    return usage('expected devices by their paths with --takeover, got --fd');
+  return { general, control, devices, fd, configFile, checkConfig, takeover };
 }
 
 function generalOf(values: Map<string, unknown>): General | Fault {

@@ -12,6 +12,7 @@ import { checkSources, isCheckHanging } from './entropy/source-check.js';
 import { DaemonLog } from './log.js';
 import { type Options, parseOptions } from './options.js';
 import { qemuLine } from './qemu-line.js';
+import type { Takeover } from './handover/takeover.js';
 import type { Log } from './rng-device.js';
 import type { Service } from './service.js';
 import { offerTo, STDERR, STDOUT } from './standard-stream.js';
@@ -24,6 +25,7 @@ const EX_USAGE = 64;
 const EX_SOFTWARE = 70;
 /** Another process still has what this one needs: the next try may succeed. */
 const EX_TEMPFAIL = 75;
+const MAY_SUCCEED_LATER: readonly string[] = ['state_file_taken', 'takeover'];
 const EX_CONFIG = 78;
 /** A stop that takes longer ends hard: a thread may hang in a driver that never returns. */
 const STOP_TIMEOUT_MS = 2000;
@@ -77,7 +79,12 @@ async function serve(options: Options, settings: Settings, passed: Passed): Prom
     readAgain: options.configFile === undefined ? undefined : () => readAgain(options),
     ended: (failed: boolean, reason: string): void => control.stop(failed ? EX_SOFTWARE : 0, reason),
   };
-  const running = startService(setup, passed);
+  const takeover = options.takeover === undefined ? undefined : await beginTakeover(options.takeover);
+  if (takeover instanceof Fault) {
+    fail(takeover);
+    return;
+  }
+  const running = await startService(setup, passed, takeover);
   if (running instanceof Fault) {
     fail(running);
     return;
@@ -96,6 +103,12 @@ async function serve(options: Options, settings: Settings, passed: Passed): Prom
   await service.ready();
   manager.ready(service);
   if (isDefault) offerQemuLine(service);
+}
+
+/** Few starts are a takeover: what it takes is loaded when it is one. */
+async function beginTakeover(controlPath: string): Promise<Takeover | Fault> {
+  const { Takeover } = await import('./handover/takeover.js');
+  return Takeover.begin(controlPath);
 }
 
 function offerQemuLine(service: Service): void {
@@ -120,7 +133,7 @@ function fail(fault: Fault): void {
   const wrongUsage = fault.code === 'usage' || fault.code === 'source_spec';
   const hint = wrongUsage ? ' (vhost-rngd --help lists the options)' : '';
   offerTo(STDERR, `vhost-rngd: ${fault.message}${hint} [${fault.code}]\n`);
-  process.exitCode = wrongUsage ? EX_USAGE : fault.code === 'state_file_taken' ? EX_TEMPFAIL : EX_CONFIG;
+  process.exitCode = wrongUsage ? EX_USAGE : MAY_SUCCEED_LATER.includes(fault.code) ? EX_TEMPFAIL : EX_CONFIG;
   if (isCheckHanging()) exitNow(process.exitCode);
 }
 

@@ -179,6 +179,11 @@ export class RngDevice implements Watcher, Timer {
     this.watch = watch;
   }
 
+  /** Writes its front-ends down, where they are not kept as they come. */
+  record(keeping: Keeping): void {
+    for (const seat of this.seats) seat.record(keeping);
+  }
+
   /** Goes on with front-ends of a process before; `take` gives fds of the open files that it has kept. */
   takeOver(take: Take): void {
     for (const frontEnd of this.options.frontEnds) {

@@ -178,7 +178,9 @@ export class Seat {
   /** Writes the front-end down in another place than where it is kept as it comes. */
   record(keeping: Keeping): void {
     if (this.connection === undefined) return;
-    FrontEndJournal.begin(keeping, this.device).save(this.connection);
+    const journal = FrontEndJournal.begin(keeping, this.device);
+    journal.save(this.connection);
+    journal.close();
   }
 
   private newConnection(fd: Fd, pid: number): Connection {

@@ -1,17 +1,24 @@
 // A device as the main thread knows it: its settings, its socket file, its counters, and how it stands for an operator.
 import { lstat } from 'node:fs/promises';
+import { Fault } from '../protocol/fault.js';
 import { protocolFeatureNames, virtioFeatureNames } from '../protocol/features.js';
+import { limitText } from './change-text.js';
 import type { DeviceStatus } from './control/shapes.js';
 import { Hold, RingState, SeatCounters } from './counters.js';
 import type { DeviceChange } from './data-plane-messages.js';
 import type { DeviceSocket } from './device-sockets.js';
 import { quantileSeconds } from './latency.js';
-import type { InheritedFrontEnd } from './handover/inherited.js';
+import { type InheritedFrontEnd, ledgerName } from './handover/inherited.js';
+import { LISTENER } from './handover/passing.js';
 import type { LedgerFile } from './ledger.js';
 import type { ListeningSocket } from './listening-socket.js';
 import type { SourceChoice } from './entropy/pools.js';
 import type { Limit } from './limiter.js';
 import type { DeviceOptions } from './rng-device.js';
+import type { NamedFd } from './systemd/activation.js';
+
+/** Names of devices in an error. */
+const MOST_NAMES = 8;
 
 type FrontEnd = DeviceStatus['frontEnds'][number];
 
@@ -94,6 +101,12 @@ export class ServedDevice {
     };
   }
 
+  /** What a process that takes over needs of it, beside its front-ends; borrowed. */
+  get fds(): readonly NamedFd[] {
+    const ledger = { name: ledgerName(this.name), fd: this.ledger.fd };
+    return this.socket.connected ? [ledger] : [ledger, { name: LISTENER, fd: this.socket.fd }];
+  }
+
   /** A change is in force. */
   take(change: DeviceChange): void {
     if ('limit' in change) this.limit = change.limit;
@@ -106,6 +119,11 @@ export class ServedDevice {
   /** Where it listens, for a log line. */
   get place(): string {
     return this.socket.path ?? `fd ${this.socket.fd}`;
+  }
+
+  /** What it is when it begins to listen, for a log line. */
+  get greeting(): string {
+    return `listening on ${this.place}; source ${this.entropy.specs.join(', ')}; ${limitText(this.limit)}`;
   }
 
   /** Everything that an operator may see. `nowMs` is CLOCK_MONOTONIC. */
@@ -159,6 +177,14 @@ export class ServedDevice {
   close(): void {
     this.ledger.close();
   }
+}
+
+/** `there`: names of the devices that there are. */
+export function unknownDevice(name: string, there: Iterable<string>): Fault {
+  const names = [...there];
+  const shown = names.slice(0, MOST_NAMES).join(', ') + (names.length > MOST_NAMES ? ', …' : '');
+  const known = names.length === 0 ? 'there is none' : `there ${names.length === 1 ? 'is' : 'are'} ${shown}`;
+  return new Fault('request', 'unknown_device', `expected a device that is there, got ${name}: ${known}`);
 }
 
 function frontEndOf(counters: SeatCounters): FrontEnd {

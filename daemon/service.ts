@@ -24,16 +24,18 @@ import { DataPlane } from './data-plane.js';
 import { closeSockets, type DeviceSocket, openAll } from './device-sockets.js';
 import type { SourceSpec } from './entropy/source-spec.js';
 import type { SourceStatus as SharedStatus } from './entropy/source-status.js';
+import { Departure } from './handover/departure.js';
 import { type Handover, TOTAL } from './handover/handover.js';
+import { ledgerName } from './handover/inherited.js';
 import { removeSocketFile } from './listening-socket.js';
 import type { DaemonLog } from './log.js';
 import type { Log } from './rng-device.js';
-import { ServedDevice } from './served-device.js';
-import { bytesText } from './units.js';
+import { ServedDevice, unknownDevice } from './served-device.js';
 import { changeText, limitText } from './change-text.js';
 import { planReload } from './config/reload-plan.js';
 import { silent, SourceControl } from './source-control.js';
 import { settingsOf, type StateFile } from './state-file.js';
+import type { NamedFd } from './systemd/activation.js';
 
 /** What a service is started with. */
 export interface ServiceSetup {
@@ -56,12 +58,12 @@ export interface ServiceStart {
   readonly sources: readonly SourceSpec[];
   readonly order: readonly string[];
   readonly handover: Handover;
+  /** What else a process that takes over needs; borrowed. */
+  readonly others: readonly NamedFd[];
 }
 
 /** Sockets that are checked for their files, and health for a change, so often. Ours. */
 const LOOK_EVERY_MS = 1000;
-/** Names of devices in an error. */
-const MOST_NAMES = 8;
 
 /** Everything that is served, and what can be asked of it. */
 export class Service implements Operations {
@@ -76,6 +78,7 @@ export class Service implements Operations {
   private readonly state: StateFile | undefined;
   private readonly sourceControl: SourceControl;
   private readonly handover: Handover;
+  readonly departure: Departure;
   private readonly clock = new MonotonicClock();
   private readonly startedMs = performance.now();
   private settings: Settings;
@@ -88,7 +91,8 @@ export class Service implements Operations {
   private lastHealth: Health['status'] = 'ok';
 
   /** Starts serving; the sockets are the service's from here on. */
-  constructor(setup: ServiceSetup, { sockets, state, sources, order, handover }: ServiceStart) {
+  constructor(setup: ServiceSetup, start: ServiceStart) {
+    const { sockets, state, sources, order, handover } = start;
     this.setup = setup;
     this.version = setup.version;
     this.settings = setup.settings;
@@ -98,13 +102,14 @@ export class Service implements Operations {
     for (const socket of sockets) this.byName.set(socket.settings.name, this.newDevice(socket));
     const { busyPollUs, total } = setup.settings;
     const devices = [...this.byName.values()].map(({ options }) => options);
+    const totalLedger = handover.ledgerOf(TOTAL);
     this.plane = new DataPlane(
       {
         devices,
         sources,
         busyPollUs,
         total,
-        totalLedger: handover.ledgerOf(TOTAL).ledger.address,
+        totalLedger: totalLedger.ledger.address,
         keepAt: handover.keepAt,
         kept: handover.files,
       },
@@ -120,6 +125,19 @@ export class Service implements Operations {
         lastConnectionEnded: () => setup.ended(false, 'the front-end of the inherited connection has gone'),
       },
     );
+    this.departure = new Departure({
+      plane: this.plane,
+      keptByManager: handover.keepAt !== undefined,
+      inTurn: (work) => this.inTurn(work),
+      fds: () => [
+        ...[...this.byName.values()].flatMap(({ fds }) => fds),
+        { name: ledgerName(TOTAL), fd: totalLedger.fd },
+        ...start.others,
+      ],
+      frontEnds: () => this.frontEndCount,
+      leave: () => setup.ended(false, 'another process has taken over'),
+      log: this.log,
+    });
     this.sourceControl = new SourceControl(
       {
         plane: this.plane,
@@ -135,16 +153,8 @@ export class Service implements Operations {
   async ready(): Promise<void> {
     await this.plane.ready;
     this.isReady = true;
-    for (const device of this.byName.values()) {
-      this.log(
-        'info',
-        'listening',
-        `listening on ${device.place}; source ${device.entropy.specs.join(', ')}; ${limitText(device.limit)}`,
-        {
-          device: device.name,
-        },
-      );
-    }
+    for (const { name, greeting } of this.byName.values())
+      this.log('info', 'listening', greeting, { device: name });
   }
 
   /** Looks after what only an operator's questions need: the pulse of the data plane, socket files, changes of health. */
@@ -196,13 +206,8 @@ export class Service implements Operations {
     return this.plane.isAlive;
   }
 
-  /** How it stands in a few words: `2 guests on 3 devices, 1.20 MiB served, random:/dev/random healthy`. */
-  get statusLine(): string {
-    const devices = this.devices();
-    const guests = devices.reduce((sum, { frontEnds }) => sum + frontEnds.length, 0);
-    const bytes = devices.reduce((sum, device) => sum + device.bytes, 0);
-    const sources = this.sources().map(({ spec, state }) => `${spec} ${state}`);
-    return `${guests} guests on ${devices.length} devices, ${bytesText(bytes)} served, ${sources.join(', ')}`;
+  private get frontEndCount(): number {
+    return this.devices().reduce((sum, { frontEnds }) => sum + frontEnds.length, 0);
   }
 
   get droppedLogLines(): number {
@@ -227,7 +232,7 @@ export class Service implements Operations {
   }
 
   device(name: string): DeviceStatus | Fault {
-    return this.byName.get(name)?.status(this.nowMs()) ?? this.unknownDevice(name);
+    return this.byName.get(name)?.status(this.nowMs()) ?? unknownDevice(name, this.byName.keys());
   }
 
   sources(): readonly SourceStatus[] {
@@ -269,7 +274,8 @@ export class Service implements Operations {
       const entropy = this.sourceControl.choose(wanted, defaults);
       if (entropy instanceof Fault) return entropy;
       const [socket] = asArray(openAll([settingsOf(wanted, deviceDefaults, entropy)]));
-      if (socket instanceof Fault || socket === undefined) return socket ?? this.unknownDevice(wanted.name);
+      if (socket instanceof Fault || socket === undefined)
+        return socket ?? unknownDevice(wanted.name, this.byName.keys());
       const device = await this.serve(socket);
       if (device instanceof Fault) return device;
       this.logChange(
@@ -297,7 +303,7 @@ export class Service implements Operations {
   async changeDevice(peer: Peer, name: string, patch: DevicePatch): Promise<DeviceStatus | Fault> {
     return this.inTurn(async () => {
       const device = this.byName.get(name);
-      if (device === undefined) return this.unknownDevice(name);
+      if (device === undefined) return unknownDevice(name, this.byName.keys());
       const entropy = this.sourceControl.choose(patch, device.entropy);
       if (entropy instanceof Fault) return entropy;
       const hasSources = patch.sources !== undefined || patch.mix !== undefined;
@@ -329,7 +335,7 @@ export class Service implements Operations {
 
   private async drop(name: string): Promise<Fault | undefined> {
     const device = this.byName.get(name);
-    if (device === undefined) return this.unknownDevice(name);
+    if (device === undefined) return unknownDevice(name, this.byName.keys());
     if (device.file !== undefined) removeSocketFile(device.file);
     this.byName.delete(name);
     const failed = await this.command({ kind: 'removeDevice', name });
@@ -434,14 +440,6 @@ export class Service implements Operations {
     return this.settings.control;
   }
 
-  private unknownDevice(name: string): Fault {
-    const names = [...this.byName.keys()];
-    const shown = names.slice(0, MOST_NAMES).join(', ') + (names.length > MOST_NAMES ? ', …' : '');
-    const there =
-      names.length === 0 ? 'there is none' : `there ${names.length === 1 ? 'is' : 'are'} ${shown}`;
-    return new Fault('request', 'unknown_device', `expected a device that is there, got ${name}: ${there}`);
-  }
-
   private async command(command: Command): Promise<Fault | undefined> {
     return (await this.plane.command(command)) ? undefined : silent();
   }
@@ -463,8 +461,9 @@ export class Service implements Operations {
    */
   async stop(): Promise<void> {
     clearInterval(this.looks);
-    for (const { file } of this.byName.values()) if (file !== undefined) removeSocketFile(file);
-    await this.plane.stop(this.handover.keepAt !== undefined);
+    const { hasLeft } = this.departure;
+    if (!hasLeft) for (const { file } of this.byName.values()) if (file !== undefined) removeSocketFile(file);
+    await this.plane.stop(this.handover.keepAt !== undefined || hasLeft);
     this.handover.end();
   }
 }

@@ -1,14 +1,17 @@
 // Opens what the settings ask for and starts the service: state file, device sockets, control socket; all or nothing.
 import { Fault } from '../protocol/fault.js';
-import type { Fd } from '../shared-memory/fd.js';
+import { closeFd, type Fd } from '../shared-memory/fd.js';
+import { boundPath } from '../shared-memory/unix-socket.js';
 import type { Settings } from './config/settings.js';
 import { ControlServer } from './control/server.js';
-import { closeSockets, defaultDevice, openSockets } from './device-sockets.js';
+import { closeSockets, defaultDevice, type DeviceSocket, openSockets } from './device-sockets.js';
 import { Handover } from './handover/handover.js';
-import { type ListeningSocket, listenOn, removeSocketFile } from './listening-socket.js';
+import { CONTROL, STATE_LOCK } from './handover/passing.js';
+import type { Received, Takeover } from './handover/takeover.js';
+import { type ListeningSocket, listenOn, removeSocketFile, socketFileOf } from './listening-socket.js';
 import { Service, type ServiceSetup } from './service.js';
 import { StateFile } from './state-file.js';
-import { lockState } from './state-lock.js';
+import { lockState, noteHolder } from './state-lock.js';
 import type { Passed } from './systemd/activation.js';
 
 /** Who may read is decided by the file's mode: its owner and its group. */
@@ -25,9 +28,62 @@ export interface Running {
   readonly isDefault: boolean;
 }
 
-/** Starts the service; on a fault nothing is left behind. */
-export function startService(setup: ServiceSetup, passed: Passed): Running | Fault {
-  const state = openState(setup);
+/** Starts the service; on a fault nothing is left behind, and a process that it would have taken over from serves on. */
+export async function startService(
+  setup: ServiceSetup,
+  passed: Passed,
+  takeover: Takeover | undefined,
+): Promise<Running | Fault> {
+  const opened = open(setup, passed, takeover?.received);
+  if (opened instanceof Fault) return takeover?.decline(opened.message) ?? opened;
+  const { sockets, control, settings } = opened;
+  const refused = takeover && (await takeOver(takeover, opened));
+  if (refused) {
+    closeSockets(sockets);
+    if (control?.file !== undefined && !control.shared) removeSocketFile(control.file);
+    return refused;
+  }
+  if (opened.stateLock !== undefined) noteHolder(opened.stateLock);
+  const service = new Service(setup, {
+    ...opened,
+    sources: settings.sources,
+    order: settings.deviceDefaults.entropy.specs,
+    others: [
+      ...(control === undefined ? [] : [{ name: CONTROL, fd: control.fd }]),
+      ...(opened.stateLock === undefined ? [] : [{ name: STATE_LOCK, fd: opened.stateLock }]),
+    ],
+  });
+  for (const reason of opened.handover.refused)
+    setup.log.log('warn', 'takeover_refused', `a front-end is not taken over, and disconnected: ${reason}`);
+  const server = control && serveControl(service, control, setup);
+  return {
+    service,
+    isDefault: opened.isDefault,
+    stop: async () => {
+      if (control?.file !== undefined && !service.departure.hasLeft) removeSocketFile(control.file);
+      const stopped = service.stop();
+      server?.close();
+      await stopped;
+    },
+  };
+}
+
+/** Everything that is open before anything is served. */
+interface Opened {
+  readonly state: StateFile | undefined;
+  readonly stateLock: Fd | undefined;
+  readonly settings: Settings;
+  readonly isDefault: boolean;
+  readonly sockets: readonly DeviceSocket[];
+  readonly control: ControlSocket | undefined;
+  readonly handover: Handover;
+}
+
+function open(setup: ServiceSetup, passed: Passed, received: Received | undefined): Opened | Fault {
+  const { stateFile } = setup.settings;
+  const stateLock = stateFile === undefined ? undefined : lockState(stateFile, received?.stateLock);
+  if (stateLock instanceof Fault) return stateLock;
+  const state = stateFile === undefined ? undefined : StateFile.read(stateFile, setup.log.log);
   if (state instanceof Fault) return state;
   const settings = state === undefined ? setup.settings : state.applyTo(setup.settings);
   const isDefault =
@@ -38,54 +94,82 @@ export function startService(setup: ServiceSetup, passed: Passed): Running | Fau
   const fallback = isDefault ? defaultDevice(settings.deviceDefaults) : undefined;
   if (fallback instanceof Fault) return fallback;
   const wanted = fallback === undefined ? settings : { ...settings, devices: [fallback] };
-  const devicesPassed = passed.sockets.filter(({ name }) => name !== CONTROL_NAME);
-  const sockets = openSockets(wanted, devicesPassed);
+  const sockets = openSockets(wanted, {
+    passed: passed.sockets.filter(({ name }) => name !== CONTROL_NAME),
+    listeners: received?.listeners ?? [],
+  });
   if (sockets instanceof Fault) return sockets;
-  const controlSocket = openControlSocket(settings, passed.sockets);
-  if (controlSocket instanceof Fault) {
+  const control = openControlSocket(settings, passed.sockets, received?.control);
+  if (control instanceof Fault) {
     closeSockets(sockets);
-    return controlSocket;
+    return control;
   }
-  const { sources, deviceDefaults } = settings;
   const names = sockets.map((socket) => socket.settings.name);
-  const { keepAt } = setup;
-  const handover = new Handover(passed.kept, names, { keepAt, log: setup.log.log });
-  const order = deviceDefaults.entropy.specs;
-  const service = new Service(setup, { sockets, state, sources, order, handover });
-  const server = controlSocket && serveControl(service, controlSocket, setup);
-  return {
-    service,
-    isDefault,
-    stop: async () => {
-      if (controlSocket?.file !== undefined) removeSocketFile(controlSocket.file);
-      const stopped = service.stop();
-      server?.close();
-      await stopped;
-    },
-  };
+  const toKeep = received !== undefined;
+  const handover = new Handover(received?.kept ?? passed.kept, names, { keepAt: setup.keepAt, toKeep });
+  return { state, stateLock, settings, isDefault, sockets, control, handover };
 }
 
-function openState({ settings, log }: ServiceSetup): StateFile | Fault | undefined {
-  const { stateFile } = settings;
-  if (stateFile === undefined) return undefined;
-  return lockState(stateFile) ?? StateFile.read(stateFile, log.log);
+/** All that the old process had is this one's; a fault: it serves on. No guest may lose by it what it would not have lost there. */
+async function takeOver(
+  takeover: Takeover,
+  { sockets, control, handover }: Opened,
+): Promise<Fault | undefined> {
+  const { received } = takeover;
+  const [reason] = handover.refused;
+  if (reason !== undefined) return takeover.decline(reason);
+  let frontEnds = 0;
+  for (const { settings } of sockets) {
+    const { length } = handover.frontEndsOf(settings.name);
+    frontEnds += length;
+    if (length > settings.connections)
+      return takeover.decline(
+        `expected ${length} connections of ${settings.name}, got ${settings.connections}`,
+      );
+  }
+  if (frontEnds !== received.frontEnds)
+    return takeover.decline(`expected ${received.frontEnds} front-ends, got ${frontEnds}`);
+  const refused = await takeover.finish();
+  if (refused) return refused;
+  const served = [...sockets.map(({ fd }) => fd), control?.fd];
+  for (const fd of [...received.listeners, received.control])
+    if (fd !== undefined && !served.includes(fd)) dropListener(fd);
+  return undefined;
+}
+
+/** A socket that this process does not serve. */
+function dropListener(fd: Fd): void {
+  const path = boundPath(fd);
+  const file = path === undefined ? undefined : socketFileOf(fd, path);
+  if (file !== undefined) removeSocketFile(file);
+  closeFd(fd);
 }
 
 /** The control socket; `file` is undefined where the service manager listens. */
 interface ControlSocket {
   readonly fd: Fd;
   readonly file: ListeningSocket | undefined;
+  /** True while a process that this one takes over from still has it too. */
+  readonly shared: boolean;
 }
 
+/** `received`: that of the process which this one takes over from. */
 function openControlSocket(
   { control }: Settings,
   passed: Passed['sockets'],
+  received: Fd | undefined,
 ): ControlSocket | Fault | undefined {
   const activated = passed.find(({ name }) => name === CONTROL_NAME);
-  if (activated !== undefined) return { fd: activated.fd, file: undefined };
-  if (control.socketPath === undefined) return undefined;
-  const file = listenOn(control.socketPath, { mode: CONTROL_SOCKET_MODE, group: control.socketGroup });
-  return file instanceof Fault ? file : { fd: file.fd, file };
+  if (activated !== undefined) return { fd: activated.fd, file: undefined, shared: false };
+  const { socketPath } = control;
+  if (socketPath === undefined) return undefined;
+  const taken =
+    received !== undefined && boundPath(received) === socketPath
+      ? socketFileOf(received, socketPath)
+      : undefined;
+  if (taken !== undefined) return { fd: taken.fd, file: taken, shared: true };
+  const file = listenOn(socketPath, { mode: CONTROL_SOCKET_MODE, group: control.socketGroup });
+  return file instanceof Fault ? file : { fd: file.fd, file, shared: false };
 }
 
 function serveControl(service: Service, socket: ControlSocket, setup: ServiceSetup): ControlServer {

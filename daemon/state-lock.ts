@@ -1,14 +1,21 @@
 // One daemon for one state file: a lock beside it that the kernel lets go when the process ends, however it ends.
-import { constants, ftruncateSync, openSync, readSync, writeSync } from 'node:fs';
+import { constants, fstatSync, ftruncateSync, openSync, readSync, statSync, writeSync } from 'node:fs';
 import { Fault } from '../protocol/fault.js';
-import { asFd, closeFd } from '../shared-memory/fd.js';
+import { asFd, closeFd, type Fd } from '../shared-memory/fd.js';
 import * as libc from '../shared-memory/libc.js';
 
 const PID_DIGITS = 10;
 
-/** Takes the lock of `path` for the life of the process; a fault names who has it. */
-export function lockState(path: string): Fault | undefined {
+/**
+ * Takes the lock of `path` for the life of the process; gives its fd, or a fault that names who has it. `passed`: the fd of the process that this
+ * one takes over from; the lock goes over with it.
+ */
+export function lockState(path: string, passed: Fd | undefined): Fd | Fault {
   const lock = `${path}.lock`;
+  if (passed !== undefined) {
+    if (isFile(passed, lock)) return passed;
+    closeFd(passed);
+  }
   let fd: number;
   try {
     fd = openSync(lock, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600);
@@ -30,7 +37,17 @@ export function lockState(path: string): Fault | undefined {
       `expected a state file of its own, got ${path}, which the daemon of pid ${holder} keeps: stop that one, or use another --state-file`,
     );
   }
-  ftruncateSync(fd);
-  writeSync(fd, `${process.pid}\n`, 0);
-  return undefined;
+  return asFd(fd);
+}
+
+/** Writes down, for whoever is refused, that this process has the lock. */
+export function noteHolder(lock: Fd): void {
+  ftruncateSync(lock);
+  writeSync(lock, `${process.pid}\n`, 0);
+}
+
+function isFile(fd: Fd, path: string): boolean {
+  const there = statSync(path, { throwIfNoEntry: false });
+  const held = fstatSync(fd);
+  return there?.ino === held.ino && there.dev === held.dev;
 }

@@ -35,4 +35,11 @@ export interface Operations {
   /** Tries sources that have failed again, or `only` one of them; their specs. */
   enableSources(who: string, only?: string): readonly string[] | Fault;
   reload(who: string): Promise<Reload | Fault>;
+  /** For another daemon that takes over; see handover/departure.ts. */
+  readonly departure: {
+    /** Stops serving, and passes everything to the datagram socket at `address`. */
+    begin(peer: Peer, address: string): Promise<Fault | undefined>;
+    finish(peer: Peer): Fault | undefined;
+    cancel(peer: Peer): Fault | undefined;
+  };
 }

@@ -10,8 +10,10 @@ import {
   DevicePatchShape,
   DeviceShape,
   DevicesShape,
+  DoneShape,
   EnabledShape,
   EnableShape,
+  HandoverShape,
   HealthShape,
   NewDeviceShape,
   NewSourceShape,
@@ -43,7 +45,12 @@ function result(found: unknown, status = OK): Reply | Fault {
 
 /** The whole table. */
 export function routesOf(operations: Operations): readonly Route[] {
-  const routes: readonly Route[] = [...probes(operations), ...looks(operations), ...changes(operations)];
+  const routes: readonly Route[] = [
+    ...probes(operations),
+    ...looks(operations),
+    ...changes(operations),
+    ...handover(operations),
+  ];
   const described: Route = reading(
     '/openapi.json',
     { summary: 'This description', replies: { [OK]: JSON_TYPE } },
@@ -124,8 +131,8 @@ function changes(operations: Operations): readonly Route[] {
     ),
     changing(
       ['DELETE', '/v1/devices/{name}'],
-      { summary: 'Remove a device; its front-end is disconnected', replies: { [OK]: v.strictObject({}) } },
-      v.optional(v.strictObject({})),
+      { summary: 'Remove a device; its front-end is disconnected', replies: { [OK]: DoneShape } },
+      v.optional(DoneShape),
       async ({ peer, name }) => result((await operations.removeDevice(peer, name)) ?? {}),
     ),
     changing(
@@ -148,8 +155,8 @@ function changes(operations: Operations): readonly Route[] {
     ),
     changing(
       ['DELETE', '/v1/sources/{name}'],
-      { summary: 'Draw from a source no more', replies: { [OK]: v.strictObject({}) } },
-      v.optional(v.strictObject({})),
+      { summary: 'Draw from a source no more', replies: { [OK]: DoneShape } },
+      v.optional(DoneShape),
       async ({ peer, name }) => result((await operations.removeSource(peer, name)) ?? {}),
     ),
     changing(
@@ -167,8 +174,38 @@ function changes(operations: Operations): readonly Route[] {
     changing(
       ['POST', '/v1/reload'],
       { summary: 'Read the configuration file again', replies: { [OK]: ReloadShape } },
-      v.optional(v.strictObject({})),
+      v.optional(DoneShape),
       async ({ peer }) => result(await operations.reload(whoIs(peer))),
+    ),
+  ];
+}
+
+/** For `vhost-rngd --takeover`. */
+function handover({ departure }: Operations): readonly Route[] {
+  return [
+    changing(
+      ['POST', '/v1/handover'],
+      {
+        summary: 'Pass everything to a new daemon, which has 5 s to take over; guests wait meanwhile',
+        replies: { [OK]: DoneShape },
+      },
+      HandoverShape,
+      async ({ peer, body }) => result((await departure.begin(peer, body.socket)) ?? {}),
+    ),
+    changing(
+      ['POST', '/v1/handover/finish'],
+      {
+        summary: 'The new daemon has everything: end, and leave the guests to it',
+        replies: { [OK]: DoneShape },
+      },
+      v.optional(DoneShape),
+      ({ peer }) => Promise.resolve(result(departure.finish(peer) ?? {})),
+    ),
+    changing(
+      ['DELETE', '/v1/handover'],
+      { summary: 'The new daemon has given up: serve on', replies: { [OK]: DoneShape } },
+      v.optional(DoneShape),
+      ({ peer }) => Promise.resolve(result(departure.cancel(peer) ?? {})),
     ),
   ];
 }

@@ -29,6 +29,8 @@ const STATUSES: Readonly<Record<string, number>> = {
   source_in_use: 409,
   last_source: 409,
   reload_busy: 409,
+  no_handover: 409,
+  handover_by_manager: 409,
   body_too_large: 413,
   internal: 500,
   data_plane_silent: 503,

@@ -191,6 +191,13 @@ export const DevicePatchShape = v.strictObject({
 });
 export type DevicePatch = v.InferOutput<typeof DevicePatchShape>;
 
+export const HandoverShape = v.strictObject({
+  socket: described(v.string(), 'a datagram socket, to which everything goes as to sd_notify'),
+});
+
+/** It is done, and there is nothing to say. */
+export const DoneShape = v.strictObject({});
+
 /** What a refused request is answered. */
 export const ErrorShape = v.strictObject({
   error: v.strictObject({

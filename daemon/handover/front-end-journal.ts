@@ -74,6 +74,11 @@ export class FrontEndJournal {
     this.keeping.vault.flush();
   }
 
+  /** Writes no more; the record stays where it is kept. */
+  close(): void {
+    closeFd(this.file.fd);
+  }
+
   /** The front-end has gone. */
   end(): void {
     this.keeping.store.forget(this.name);

@@ -2,7 +2,6 @@
 // kept for the next one.
 import { closeFd, type Fd } from '../../shared-memory/fd.js';
 import { LedgerFile } from '../ledger.js';
-import type { Log } from '../rng-device.js';
 import type { NamedFd } from '../systemd/activation.js';
 import { RETRY_MS, ServiceFdStore } from '../systemd/fd-store.js';
 import { NotifySocket } from '../systemd/notify-socket.js';
@@ -18,16 +17,17 @@ export class Handover {
   private readonly store: ServiceFdStore | undefined;
   private readonly inherited: Inherited;
 
-  /** `kept`: what a process before has left; `devices`: those that are served now. */
+  /** `kept`: what a process before has left; `devices`: those that are served now; `toKeep`: the store does not have it yet. */
   constructor(
     kept: readonly NamedFd[],
     devices: readonly string[],
-    context: { readonly keepAt: string | undefined; readonly log: Log },
+    context: { readonly keepAt: string | undefined; readonly toKeep: boolean },
   ) {
     const socket = NotifySocket.open(context.keepAt);
     this.keepAt = socket === undefined ? undefined : context.keepAt;
     this.store = socket && new ServiceFdStore(socket, () => this.flushSoon());
-    this.inherited = sortInherited(kept, new Set([...devices, TOTAL]), context.log);
+    this.inherited = sortInherited(kept, new Set([...devices, TOTAL]));
+    if (context.toKeep) for (const { name, fd } of kept) this.store?.keep(name, fd);
     for (const { name, fd } of this.inherited.surplus) {
       this.store?.forget(name);
       closeFd(fd);
@@ -59,6 +59,11 @@ export class Handover {
   /** Front-ends of a device that go on in this process. */
   frontEndsOf(device: string): readonly InheritedFrontEnd[] {
     return this.inherited.frontEnds.get(device) ?? [];
+  }
+
+  /** Why front-ends cannot go on. */
+  get refused(): readonly string[] {
+    return this.inherited.refused;
   }
 
   /** Open files by number in the vault, for the data plane to take over. */

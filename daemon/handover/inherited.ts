@@ -1,7 +1,6 @@
 // What a process before has left to this one: sorted, and checked device by device. What cannot be used is told and let go, and
 // costs no other device anything.
 import type { Fd } from '../../shared-memory/fd.js';
-import type { Log } from '../rng-device.js';
 import type { NamedFd } from '../systemd/activation.js';
 import { keptNumber } from './fd-vault.js';
 import { recordNumber } from './front-end-journal.js';
@@ -27,6 +26,8 @@ export interface Inherited {
   readonly files: ReadonlyMap<number, Fd>;
   /** What nobody needs. */
   readonly surplus: readonly NamedFd[];
+  /** Why front-ends cannot go on. */
+  readonly refused: readonly string[];
 }
 
 const LEDGER_PREFIX = 'vhost-rngd.ledger.';
@@ -37,11 +38,12 @@ export function ledgerName(device: string): string {
 }
 
 /** Sorts what was left, for devices that are served now. */
-export function sortInherited(kept: readonly NamedFd[], devices: ReadonlySet<string>, log: Log): Inherited {
+export function sortInherited(kept: readonly NamedFd[], devices: ReadonlySet<string>): Inherited {
   const files = new Map<number, Fd>();
   const ledgers = new Map<string, Fd>();
   const surplus: NamedFd[] = [];
   const records: NamedFd[] = [];
+  const refused: string[] = [];
   for (const file of kept) {
     const number = keptNumber(file.name);
     const device = [...devices].find((name) => ledgerName(name) === file.name);
@@ -54,14 +56,14 @@ export function sortInherited(kept: readonly NamedFd[], devices: ReadonlySet<str
   for (const file of records) {
     const frontEnd = readFrontEnd(file, devices, files);
     if (typeof frontEnd === 'string') {
-      log('warn', 'takeover_refused', `a front-end is not taken over, and disconnected: ${frontEnd}`);
+      refused.push(frontEnd);
       surplus.push(file);
     } else {
       const { device } = frontEnd.record;
       frontEnds.set(device, [...(frontEnds.get(device) ?? []), frontEnd]);
     }
   }
-  return { frontEnds, ledgers, files, surplus };
+  return { frontEnds, ledgers, files, surplus, refused };
 }
 
 /** The front-end, or why it cannot be taken over. */

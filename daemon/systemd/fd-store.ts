@@ -55,10 +55,19 @@ export class ServiceFdStore implements FdStore {
     if (!this.sendWaiting()) this.retry();
   }
 
-  /** The process ends: sends what waits, and waits for the service manager to take it, for a bounded time. */
-  drain(): void {
-    for (let left = DRAIN_LOOKS; left > 0 && !this.sendWaiting(); left--)
+  /** The process ends: sends what waits, and waits for the service manager to take it, for a bounded time; true when it has all. */
+  drain(): boolean {
+    for (let left = DRAIN_LOOKS; left > 0; left--) {
+      if (this.sendWaiting()) return true;
       this.socket.waitForRoom(DRAIN_LOOK_MS);
+    }
+    return this.sendWaiting();
+  }
+
+  /** Closes the socket; what still waits is not sent. */
+  close(): void {
+    for (const { fd } of this.waiting.splice(0)) if (fd !== undefined) closeFd(fd);
+    this.socket.close();
   }
 
   /** True when nothing is left. */

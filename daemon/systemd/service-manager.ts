@@ -1,7 +1,8 @@
 // What the service manager is told of the daemon's life: ready, reloading, stopping, how it stands, and that it is alive. Without
 // $NOTIFY_SOCKET nobody is told. Source: sd_notify(3), sd_watchdog_enabled(3).
 import { MonotonicClock } from '../../shared-memory/monotonic-clock.js';
-import type { Health } from '../control/shapes.js';
+import type { DeviceStatus, Health, SourceStatus } from '../control/shapes.js';
+import { bytesText } from '../units.js';
 import { NotifySocket } from './notify-socket.js';
 
 /** How often the status is looked at, and sent when it has changed. Ours. */
@@ -14,8 +15,8 @@ export interface Told {
   health(): Health;
   /** True when the data plane turns; this thread does when it asks. */
   readonly dataPlaneTurns: boolean;
-  /** In a few words, for systemctl status. */
-  readonly statusLine: string;
+  devices(): readonly DeviceStatus[];
+  sources(): readonly SourceStatus[];
 }
 
 /** Words to the service manager. */
@@ -40,17 +41,18 @@ export class ServiceManager {
   /** Every socket accepts; from now on the status is kept up to date, and signs of life are given while there are any. */
   ready(told: Told): void {
     if (this.socket === undefined) return;
-    this.lastStatus = told.statusLine;
+    this.lastStatus = statusLine(told);
     this.socket.send(`READY=1\nSTATUS=${this.lastStatus}`);
     this.timers.push(setInterval(() => this.tellStatus(told), STATUS_EVERY_MS));
     if (this.watchdogMs !== undefined)
       this.timers.push(setInterval(() => this.giveSign(told), this.watchdogMs / SIGNS_PER_TIMEOUT));
   }
 
-  private tellStatus({ statusLine }: Told): void {
-    if (statusLine === this.lastStatus) return;
-    this.lastStatus = statusLine;
-    this.socket?.send(`STATUS=${statusLine}`);
+  private tellStatus(told: Told): void {
+    const line = statusLine(told);
+    if (line === this.lastStatus) return;
+    this.lastStatus = line;
+    this.socket?.send(`STATUS=${line}`);
   }
 
   /** The control plane gives it, which turns when it does; and only for a data plane that turns too. */
@@ -74,4 +76,13 @@ export class ServiceManager {
     for (const timer of this.timers) clearInterval(timer);
     this.socket?.send('STOPPING=1');
   }
+}
+
+/** For systemctl status: `2 guests on 3 devices, 1.20 MiB served, random:/dev/random healthy`. */
+function statusLine(told: Told): string {
+  const devices = told.devices();
+  const guests = devices.reduce((sum, { frontEnds }) => sum + frontEnds.length, 0);
+  const bytes = devices.reduce((sum, device) => sum + device.bytes, 0);
+  const sources = told.sources().map(({ spec, state }) => `${spec} ${state}`);
+  return `${guests} guests on ${devices.length} devices, ${bytesText(bytes)} served, ${sources.join(', ')}`;
 }

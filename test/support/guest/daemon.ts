@@ -62,6 +62,11 @@ export class Daemon {
     return await this.#child.waitExit(STOP_TIMEOUT_MS);
   }
 
+  /** Waits for it to end by itself. */
+  waitExit(): Promise<ExitStatus> {
+    return this.#child.waitExit(STOP_TIMEOUT_MS);
+  }
+
   /** Ends it with SIGKILL, if it still runs. */
   kill(): Promise<void> {
     return this.#child.kill();
