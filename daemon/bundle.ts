@@ -2,11 +2,14 @@
 //
 // A thread that loads its hundred modules one by one takes four times as long to start, and a start is a pause of every guest
 // when the daemon is restarted under it. The modules stay: the tests import them.
-import { readFile } from 'node:fs/promises';
+import { readdirSync, readFileSync } from 'node:fs';
+import { readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build, type Plugin } from 'esbuild';
 
 const FOLDER = fileURLToPath(new URL('.', import.meta.url));
+const LICENCES = fileURLToPath(new URL('../THIRD-PARTY-LICENSES', import.meta.url));
 const PROGRAMS = ['main', 'ctl', 'data-plane-worker', 'entropy/reader-thread', 'entropy/source-check-thread'];
 
 /** Where the FFI packages look for their native parts, which stay in files of their own. */
@@ -31,7 +34,7 @@ const nativeParts: Plugin = {
   },
 };
 
-await build({
+const { metafile } = await build({
   entryPoints: PROGRAMS.map((program) => `${FOLDER}${program}.js`),
   outdir: FOLDER,
   outbase: FOLDER,
@@ -50,4 +53,29 @@ await build({
     js: "'use strict';\nconst importMetaUrl = require('node:url').pathToFileURL(__filename).href;",
   },
   logLevel: 'warning',
+  metafile: true,
 });
+await writeFile(LICENCES, licencesOf(Object.keys(metafile.inputs)));
+
+/** The licences of all packages that are part of the bundles, which ask to be passed on with them. */
+function licencesOf(inputs: readonly string[]): string {
+  const folders = new Set(
+    inputs.flatMap((input) => /^(?:.*\/)?node_modules\/(?:@[^/]+\/)?[^/]+/.exec(input) ?? []),
+  );
+  return [...folders].sort().map(licenceOf).join('\n');
+}
+
+function licenceOf(folder: string): string {
+  const { name, version, license } = JSON.parse(
+    readFileSync(join(folder, 'package.json'), 'utf8'),
+  ) as Manifest;
+  const file = readdirSync(folder).find((entry) => /^licen[cs]e/i.test(entry));
+  const text = file === undefined ? '' : readFileSync(join(folder, file), 'utf8').trimEnd();
+  return `${name} ${version} (${license})\n\n${text}\n`;
+}
+
+interface Manifest {
+  readonly name: string;
+  readonly version: string;
+  readonly license: string;
+}

@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import type { Test } from 'tap';
 import { temporaryFolder } from '../rng-daemon.js';
 import { type Bind, SystemdContainer } from './container.js';
-import { systemdRoot, whyNoContainer } from './root.js';
+import { BOOKWORM, type Release, systemdRoot, whyNoContainer } from './root.js';
 
 /** Set to 1, a host that cannot start containers fails the tests; otherwise it skips them. */
 const REQUIRE_VARIABLE = 'VHOST_RNGD_REQUIRE_E2E';
@@ -41,14 +41,25 @@ export async function installedContainer(
   t: Test,
   binds: readonly Bind[] = [],
 ): Promise<SystemdContainer | undefined> {
+  const container = await bootedContainer(t, BOOKWORM, [...installedFiles(t), ...binds]);
+  if (container === undefined) return undefined;
+  await container.outputOf('systemd-sysusers');
+  await container.outputOf('systemd-tmpfiles', '--create', 'vhost-rngd.conf');
+  // A copy, since it is the user's to change.
+  await container.outputOf('install', '-D', '-m', '0644', '/usr/share/vhost-rngd/config.toml', CONFIG);
+  return container;
+}
+
+/** Boots a Debian release with `binds` in it and nothing else of ours; undefined as {@link installedContainer}. */
+export async function bootedContainer(
+  t: Test,
+  release: Release,
+  binds: readonly Bind[],
+): Promise<SystemdContainer | undefined> {
   t.setTimeout(FILE_TIMEOUT_MS);
-  const booted = await boot(t, binds);
+  const booted = await boot(release, binds);
   if (booted instanceof SystemdContainer) {
     t.teardown(() => booted.kill());
-    await booted.outputOf('systemd-sysusers');
-    await booted.outputOf('systemd-tmpfiles', '--create', 'vhost-rngd.conf');
-    // A copy, since it is the user's to change.
-    await booted.outputOf('install', '-D', '-m', '0644', '/usr/share/vhost-rngd/config.toml', CONFIG);
     return booted;
   }
   if (process.env[REQUIRE_VARIABLE] === '1') {
@@ -60,11 +71,11 @@ export async function installedContainer(
   return undefined;
 }
 
-async function boot(t: Test, binds: readonly Bind[]): Promise<SystemdContainer | string> {
+async function boot(release: Release, binds: readonly Bind[]): Promise<SystemdContainer | string> {
   const reason = whyNoContainer();
   if (reason !== undefined) return reason;
   try {
-    return await SystemdContainer.boot(await systemdRoot(), [...installedFiles(t), ...binds]);
+    return await SystemdContainer.boot(await systemdRoot(release), binds);
   } catch (error) {
     return error instanceof Error ? error.message : String(error);
   }

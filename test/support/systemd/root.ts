@@ -5,10 +5,17 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { findProgram, outputOf, runProgram } from '../guest/program.js';
 
-/** Debian 12, whose systemd is the oldest that the units are made for. */
-export const DEFAULT_SUITE = 'bookworm';
+/** A Debian release, and what is in its root. */
+export interface Release {
+  readonly suite: string;
+  readonly packages: readonly string[];
+}
 
-const PACKAGES = ['systemd', 'systemd-sysv', 'dbus'];
+const SYSTEMD = ['systemd', 'systemd-sysv', 'dbus'];
+/** Debian 12, whose systemd (252) is the oldest that the units are made for. Its node is too old: the host's is put in. */
+export const BOOKWORM: Release = { suite: 'bookworm', packages: SYSTEMD };
+/** Debian 13, with its own node (20) and systemd (257): the oldest release that the package is for. */
+export const TRIXIE: Release = { suite: 'trixie', packages: [...SYSTEMD, 'nodejs'] };
 /** Downloading and unpacking take 40 s on an idle machine. */
 const MAKE_TIMEOUT_MS = 600_000;
 
@@ -27,15 +34,15 @@ export function whyNoContainer(): string | undefined {
 }
 
 /** The root of a Debian release, from the cache or made now; throws with what debootstrap says when it cannot be made. */
-export async function systemdRoot(suite = DEFAULT_SUITE): Promise<string> {
+export async function systemdRoot(release: Release): Promise<string> {
   const base = process.env['XDG_CACHE_HOME'];
   const cache = join(base === undefined || base === '' ? join(homedir(), '.cache') : base, 'vhost-rngd');
-  const root = join(cache, `systemd-${suite}`);
+  const root = join(cache, `systemd-${release.suite}`);
   if (await exists(root)) return root;
   await mkdir(cache, { recursive: true });
   const made = await mkdtemp(join(cache, 'making-'));
   try {
-    await debootstrap(suite, join(made, 'root'));
+    await debootstrap(release, join(made, 'root'));
     // Whoever comes second finds the other one's, which is as good.
     await rename(join(made, 'root'), root).catch(async (error: unknown) => {
       if (!(await exists(root))) throw error;
@@ -46,7 +53,7 @@ export async function systemdRoot(suite = DEFAULT_SUITE): Promise<string> {
   return root;
 }
 
-async function debootstrap(suite: string, folder: string): Promise<void> {
+async function debootstrap({ suite, packages }: Release, folder: string): Promise<void> {
   const proxy = await aptProxy();
   const { status, stdout, stderr } = await runProgram(
     'env',
@@ -54,7 +61,7 @@ async function debootstrap(suite: string, folder: string): Promise<void> {
       ...(proxy === '' ? [] : [`http_proxy=${proxy}`]),
       'debootstrap',
       '--variant=minbase',
-      `--include=${PACKAGES.join(',')}`,
+      `--include=${packages.join(',')}`,
       suite,
       folder,
       await debianMirror(),
