@@ -2,6 +2,7 @@
 //
 // Exit codes follow sysexits: 0 done, 64 usage, 70 a bug of ours, 75 a state file that another daemon keeps, 78 configuration (a path, a source, a permission).
 import { constants as os } from 'node:os';
+import { setTimeout as wait } from 'node:timers/promises';
 import { NATIVE_LITTLE_ENDIAN } from '../protocol/cursor.js';
 import { Fault } from '../protocol/fault.js';
 import { exitNow, ignoreSignal, keepOutOfCoreFiles } from '../shared-memory/process-control.js';
@@ -27,6 +28,8 @@ const EX_SOFTWARE = 70;
 const EX_TEMPFAIL = 75;
 const MAY_SUCCEED_LATER: readonly string[] = ['state_file_taken', 'takeover'];
 const EX_CONFIG = 78;
+/** A service manager that starts a failed process anew at once would make a loop of one that fails at its start. Ours. */
+const SHORTEST_FAILED_LIFE_MS = 1000;
 /** A stop that takes longer ends hard: a thread may hang in a driver that never returns. */
 const STOP_TIMEOUT_MS = 2000;
 
@@ -67,7 +70,10 @@ async function serve(options: Options, settings: Settings, passed: Passed): Prom
   const log = new DaemonLog({ format: settings.logFormat, level: settings.logLevel });
   // Before a socket file is made, or a signal that comes at once would leave it behind. Handlers run in node's event loop,
   // which does not turn before the service has put its own stop in this place.
-  const control: Control = { stop: (status) => process.exit(status), reload: () => undefined };
+  const control: Control = {
+    stop: (status) => void oldEnough(status).then(() => process.exit(status)),
+    reload: () => undefined,
+  };
   handleSignals(control, log.log);
   let stopping: Promise<void> | undefined;
   const manager = new ServiceManager(process.env, process.pid);
@@ -134,6 +140,8 @@ function fail(fault: Fault): void {
   const hint = wrongUsage ? ' (vhost-rngd --help lists the options)' : '';
   offerTo(STDERR, `vhost-rngd: ${fault.message}${hint} [${fault.code}]\n`);
   process.exitCode = wrongUsage ? EX_USAGE : MAY_SUCCEED_LATER.includes(fault.code) ? EX_TEMPFAIL : EX_CONFIG;
+  // What is still waited for keeps the process until then.
+  void oldEnough(process.exitCode);
   if (isCheckHanging()) exitNow(process.exitCode);
 }
 
@@ -178,6 +186,15 @@ async function shutDown(
   }, STOP_TIMEOUT_MS);
   await stop();
   clearTimeout(deadline);
+  await oldEnough(exit.status);
   if (isDisposing() || isCheckHanging()) exitNow(exit.status);
   process.exit(exit.status);
+}
+
+/** Resolves when a process that ends with `status` may end. */
+async function oldEnough(status: number): Promise<void> {
+  const isTriedAgain =
+    process.env['NOTIFY_SOCKET'] !== undefined && [EX_SOFTWARE, EX_TEMPFAIL].includes(status);
+  const youngMs = isTriedAgain ? SHORTEST_FAILED_LIFE_MS - performance.now() : 0;
+  if (youngMs > 0) await wait(youngMs);
 }

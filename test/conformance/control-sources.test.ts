@@ -238,6 +238,13 @@ await t.test(
     const other = runToEnd([`--state-file=${at('state')}`, `--socket-path=${at('b.sock')}`]);
     t.equal(other.status, 75, 'for now: it may end');
     t.match(other.stderr, new RegExp(`which the daemon of pid ${second.pid} keeps.*\\[state_file_taken\\]`));
+    const startedMs = performance.now();
+    const args = [`--state-file=${at('state')}`, `--socket-path=${at('b.sock')}`];
+    t.equal(runToEnd(args, { NOTIFY_SOCKET: at('nobody') }).status, 75);
+    t.ok(
+      performance.now() - startedMs >= 1000,
+      'whoever would start it anew at once has a second between two tries',
+    );
     await second.kill();
     const third = await start();
     t.same(

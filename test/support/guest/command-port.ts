@@ -52,6 +52,13 @@ export class CommandPort {
     return result;
   }
 
+  /** Runs a shell command that never ends; each piece of its output goes to `onBytes` alone. */
+  stream(command: string, onBytes: (bytes: Buffer) => void): void {
+    this.#socket.removeAllListeners('data');
+    this.#socket.on('data', onBytes);
+    this.#socket.write(`stream ${command}\n`);
+  }
+
   async #runNow(command: string, timeoutMs: number): Promise<CommandResult> {
     if (command.includes('\n')) throw new Error(`expected one line as the guest's command, got: ${command}`);
     const token = randomBytes(8).toString('hex');

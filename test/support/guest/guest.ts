@@ -21,6 +21,8 @@ const EXIT_TIMEOUT_MS = 30_000;
 const TITLES = { process: 'QEMU', stdout: 'guest console', stderr: 'QEMU messages' } as const;
 
 export interface GuestOptions extends MachineOptions {
+  /** The program; by default the QEMU that is installed. */
+  readonly emulator?: string;
   /** Default 120 000. */
   readonly bootTimeoutMs?: number;
   /** Where the guest's private folder is made; default: the system's folder for temporary files. */
@@ -40,7 +42,11 @@ export async function bootGuest(options: GuestOptions): Promise<Guest> {
     };
     await writeFile(files.initramfs, await buildInitramfs(kernel));
     const listeners = [await listenForOne(files.qmpSocket), await listenForOne(files.commandSocket)] as const;
-    const child = new ChildProcess(TITLES, 'qemu-system-x86_64', qemuArguments(options, files));
+    const child = new ChildProcess(
+      TITLES,
+      options.emulator ?? 'qemu-system-x86_64',
+      qemuArguments(options, files),
+    );
     const guest = new Guest(child, folder);
     try {
       await guest.boot(listeners, options.bootTimeoutMs ?? BOOT_TIMEOUT_MS);
@@ -118,6 +124,16 @@ export class Guest {
     const text = bytes.toString().trim();
     if (status !== 0) throw this.#failure(`the guest's command exited with ${status}: ${command}\n${text}`);
     return text;
+  }
+
+  /** Runs a command that never ends, and gives each piece of its output as it comes; the guest takes no other command any more. */
+  stream(command: string, onBytes: (bytes: Buffer) => void): void {
+    this.#commandPort().stream(command, onBytes);
+  }
+
+  /** Whether QEMU runs. */
+  get isRunning(): boolean {
+    return this.#child.isRunning;
   }
 
   /** Reads `length` bytes, a multiple of 64, from the guest's /dev/hwrng. */

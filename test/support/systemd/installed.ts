@@ -36,18 +36,15 @@ export function unitPath(name: string): string {
   return join(CHECKOUT, 'systemd', name);
 }
 
-/** Boots a container for the test, with `binds` in it; undefined where none can be booted, which is said loudly, or fails. */
+/** What must be ended in the end. */
+type Scope = Pick<Test, 'teardown'>;
+
+/** Boots a container with the service installed, for the test; undefined where none can be booted, which is said loudly, or fails. */
 export async function installedContainer(
   t: Test,
   binds: readonly Bind[] = [],
 ): Promise<SystemdContainer | undefined> {
-  const container = await bootedContainer(t, BOOKWORM, [...installedFiles(t), ...binds]);
-  if (container === undefined) return undefined;
-  await container.outputOf('systemd-sysusers');
-  await container.outputOf('systemd-tmpfiles', '--create', 'vhost-rngd.conf');
-  // A copy, since it is the user's to change.
-  await container.outputOf('install', '-D', '-m', '0644', '/usr/share/vhost-rngd/config.toml', CONFIG);
-  return container;
+  return orSkip(t, () => bootInstalled(t, binds));
 }
 
 /** Boots a Debian release with `binds` in it and nothing else of ours; undefined as {@link installedContainer}. */
@@ -56,33 +53,48 @@ export async function bootedContainer(
   release: Release,
   binds: readonly Bind[],
 ): Promise<SystemdContainer | undefined> {
-  t.setTimeout(FILE_TIMEOUT_MS);
-  const booted = await boot(release, binds);
-  if (booted instanceof SystemdContainer) {
-    t.teardown(() => booted.kill());
-    return booted;
-  }
-  if (process.env[REQUIRE_VARIABLE] === '1') {
-    t.fail(`no container with systemd, which ${REQUIRE_VARIABLE}=1 requires: ${booted}`);
-  } else {
-    process.stderr.write(`\n*** TEST WITH SYSTEMD SKIPPED: ${booted}\n\n`);
-    t.plan(0, booted);
-  }
-  return undefined;
+  return orSkip(t, () => boot(t, release, binds));
 }
 
-async function boot(release: Release, binds: readonly Bind[]): Promise<SystemdContainer | string> {
+/** Boots a container with the service installed; rejects with the fix where it cannot. */
+export async function bootInstalled(scope: Scope, binds: readonly Bind[] = []): Promise<SystemdContainer> {
+  const container = await boot(scope, BOOKWORM, [...installedFiles(scope), ...binds]);
+  await container.outputOf('systemd-sysusers');
+  await container.outputOf('systemd-tmpfiles', '--create', 'vhost-rngd.conf');
+  // A copy, since it is the user's to change.
+  await container.outputOf('install', '-D', '-m', '0644', '/usr/share/vhost-rngd/config.toml', CONFIG);
+  return container;
+}
+
+async function boot(scope: Scope, release: Release, binds: readonly Bind[]): Promise<SystemdContainer> {
   const reason = whyNoContainer();
-  if (reason !== undefined) return reason;
+  if (reason !== undefined) throw new Error(reason);
+  const container = await SystemdContainer.boot(await systemdRoot(release), binds);
+  scope.teardown(() => container.kill());
+  return container;
+}
+
+async function orSkip(
+  t: Test,
+  booting: () => Promise<SystemdContainer>,
+): Promise<SystemdContainer | undefined> {
+  t.setTimeout(FILE_TIMEOUT_MS);
   try {
-    return await SystemdContainer.boot(await systemdRoot(release), binds);
+    return await booting();
   } catch (error) {
-    return error instanceof Error ? error.message : String(error);
+    const reason = error instanceof Error ? error.message : String(error);
+    if (process.env[REQUIRE_VARIABLE] === '1') {
+      t.fail(`no container with systemd, which ${REQUIRE_VARIABLE}=1 requires: ${reason}`);
+    } else {
+      process.stderr.write(`\n*** TEST WITH SYSTEMD SKIPPED: ${reason}\n\n`);
+      t.plan(0, reason);
+    }
+    return undefined;
   }
 }
 
-function installedFiles(t: Test): Bind[] {
-  const programs = join(temporaryFolder(t), 'bin');
+function installedFiles(scope: Scope): Bind[] {
+  const programs = join(temporaryFolder(scope), 'bin');
   mkdirSync(programs);
   const wrappers = Object.entries(PROGRAMS).map(([name, file]): Bind => {
     const wrapper = join(programs, name);

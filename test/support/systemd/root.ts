@@ -7,15 +7,21 @@ import { findProgram, outputOf, runProgram } from '../guest/program.js';
 
 /** A Debian release, and what is in its root. */
 export interface Release {
+  /** The folder's name in the cache. */
+  readonly name: string;
   readonly suite: string;
   readonly packages: readonly string[];
 }
 
 const SYSTEMD = ['systemd', 'systemd-sysv', 'dbus'];
 /** Debian 12, whose systemd (252) is the oldest that the units are made for. Its node is too old: the host's is put in. */
-export const BOOKWORM: Release = { suite: 'bookworm', packages: SYSTEMD };
+export const BOOKWORM: Release = { name: 'systemd-bookworm', suite: 'bookworm', packages: SYSTEMD };
 /** Debian 13, with its own node (20) and systemd (257): the oldest release that the package is for. */
-export const TRIXIE: Release = { suite: 'trixie', packages: [...SYSTEMD, 'nodejs'] };
+export const TRIXIE: Release = {
+  name: 'systemd-trixie',
+  suite: 'trixie',
+  packages: [...SYSTEMD, 'nodejs'],
+};
 /** Downloading and unpacking take 40 s on an idle machine. */
 const MAKE_TIMEOUT_MS = 600_000;
 
@@ -37,7 +43,7 @@ export function whyNoContainer(): string | undefined {
 export async function systemdRoot(release: Release): Promise<string> {
   const base = process.env['XDG_CACHE_HOME'];
   const cache = join(base === undefined || base === '' ? join(homedir(), '.cache') : base, 'vhost-rngd');
-  const root = join(cache, `systemd-${release.suite}`);
+  const root = join(cache, release.name);
   if (await exists(root)) return root;
   await mkdir(cache, { recursive: true });
   const made = await mkdtemp(join(cache, 'making-'));
