@@ -51,6 +51,16 @@ function takenSocket(settings: DeviceSettings, listeners: readonly Fd[]): Device
   return file && { settings, fd: file.fd, path: file.path, file, connected: false, shared: true };
 }
 
+/** The settings with a device for each socket that the service manager listens on, where they do not name it. */
+export function withActivated(settings: Settings, passed: readonly NamedFd[]): Settings {
+  const more = passed.flatMap((one) => {
+    const { socketPath, ...device } = activatedSocket(one, settings).settings;
+    const isThere = settings.devices.some(({ name }) => name === device.name);
+    return isThere || socketPath === undefined ? [] : [{ ...device, socketPath }];
+  });
+  return { ...settings, devices: [...settings.devices, ...more] };
+}
+
 /** A socket that the service manager listens on: that of the device of its name or path, or of a device more. */
 function activatedSocket({ name, fd }: NamedFd, { devices, deviceDefaults }: Settings): DeviceSocket {
   const path = boundPath(fd);

@@ -8,6 +8,7 @@ import { Fault } from '../protocol/fault.js';
 import { exitNow, ignoreSignal, keepOutOfCoreFiles } from '../shared-memory/process-control.js';
 import { readConfig } from './config/file.js';
 import { joinSettings, type Settings } from './config/settings.js';
+import { withActivated } from './device-sockets.js';
 import { isDisposing } from './disposal.js';
 import { checkSources, isCheckHanging } from './entropy/source-check.js';
 import { DaemonLog } from './log.js';
@@ -79,10 +80,10 @@ async function serve(options: Options, settings: Settings, passed: Passed): Prom
   const manager = new ServiceManager(process.env, process.pid);
   const setup = {
     version: packageVersion(),
-    settings,
+    settings: withActivated(settings, passed.sockets),
     log,
     keepAt: process.env['NOTIFY_SOCKET'],
-    readAgain: options.configFile === undefined ? undefined : () => readAgain(options),
+    readAgain: options.configFile === undefined ? undefined : () => readAgain(options, passed),
     ended: (failed: boolean, reason: string): void => control.stop(failed ? EX_SOFTWARE : 0, reason),
   };
   const takeover = options.takeover === undefined ? undefined : await beginTakeover(options.takeover);
@@ -130,9 +131,10 @@ function readSettings(options: Options): Settings | Fault {
 }
 
 /** The settings of now; sources are checked too, so that a reload is as careful as a start. */
-async function readAgain(options: Options): Promise<Settings | Fault> {
+async function readAgain(options: Options, passed: Passed): Promise<Settings | Fault> {
   const settings = readSettings(options);
-  return settings instanceof Fault ? settings : ((await checkSources(settings.sources)) ?? settings);
+  if (settings instanceof Fault) return settings;
+  return (await checkSources(settings.sources)) ?? withActivated(settings, passed.sockets);
 }
 
 function fail(fault: Fault): void {

@@ -17,9 +17,6 @@ import type { Passed } from './systemd/activation.js';
 /** Who may read is decided by the file's mode: its owner and its group. */
 const CONTROL_SOCKET_MODE = 0o660;
 
-/** The name of a passed socket that is the control socket. */
-const CONTROL_NAME = 'control';
-
 /** What was started. */
 export interface Running {
   readonly service: Service;
@@ -90,16 +87,17 @@ function open(setup: ServiceSetup, passed: Passed, received: Received | undefine
     settings.devices.length === 0 &&
     settings.fd === undefined &&
     settings.control.socketPath === undefined &&
-    passed.sockets.length === 0;
+    passed.sockets.length === 0 &&
+    passed.control === undefined;
   const fallback = isDefault ? defaultDevice(settings.deviceDefaults) : undefined;
   if (fallback instanceof Fault) return fallback;
   const wanted = fallback === undefined ? settings : { ...settings, devices: [fallback] };
   const sockets = openSockets(wanted, {
-    passed: passed.sockets.filter(({ name }) => name !== CONTROL_NAME),
+    passed: passed.sockets,
     listeners: received?.listeners ?? [],
   });
   if (sockets instanceof Fault) return sockets;
-  const control = openControlSocket(settings, passed.sockets, received?.control);
+  const control = openControlSocket(settings, passed.control, received?.control);
   if (control instanceof Fault) {
     closeSockets(sockets);
     return control;
@@ -153,14 +151,13 @@ interface ControlSocket {
   readonly shared: boolean;
 }
 
-/** `received`: that of the process which this one takes over from. */
+/** `activated`: that of the service manager; `received`: that of the process which this one takes over from. */
 function openControlSocket(
   { control }: Settings,
-  passed: Passed['sockets'],
+  activated: Fd | undefined,
   received: Fd | undefined,
 ): ControlSocket | Fault | undefined {
-  const activated = passed.find(({ name }) => name === CONTROL_NAME);
-  if (activated !== undefined) return { fd: activated.fd, file: undefined, shared: false };
+  if (activated !== undefined) return { fd: activated, file: undefined, shared: false };
   const { socketPath } = control;
   if (socketPath === undefined) return undefined;
   const taken =

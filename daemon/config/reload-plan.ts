@@ -41,8 +41,16 @@ export interface Present {
 export function planReload(old: Settings, next: Settings, { served, started }: Present): ReloadPlan {
   const before = new Map(old.devices.map((device) => [device.name, device]));
   const after = new Map(next.devices.map((device) => [device.name, device]));
-  const add = next.devices.filter(({ name }) => !before.has(name) && !served.has(name));
-  const remove = old.devices.map(({ name }) => name).filter((name) => !after.has(name) && served.has(name));
+  const gone = old.devices.filter(({ name }) => !after.has(name) && served.has(name));
+  const fresh = next.devices.filter(({ name }) => !before.has(name) && !served.has(name));
+  // The same socket under another name: it is one device, whose guest would lose it.
+  const renamed = gone.flatMap((was) =>
+    fresh
+      .filter(({ socketPath }) => socketPath === was.socketPath)
+      .map((is) => ({ was: was.name, is: is.name })),
+  );
+  const add = fresh.filter(({ name }) => !renamed.some(({ is }) => is === name));
+  const remove = gone.map(({ name }) => name).filter((name) => !renamed.some(({ was }) => was === name));
   const both = next.devices.flatMap((device) => {
     const was = before.get(device.name);
     return was === undefined || !served.has(device.name) ? [] : [{ was, is: device }];
@@ -63,7 +71,11 @@ export function planReload(old: Settings, next: Settings, { served, started }: P
       ...change.map(({ name, change }) => `device ${name}: ${changeText(change)}`),
       ...whileRunning(old, next),
     ],
-    needsRestart: [...fixed, ...afterRestart(started, next)],
+    needsRestart: [
+      ...renamed.map(({ was, is }) => `device ${was}: name ${is}`),
+      ...fixed,
+      ...afterRestart(started, next),
+    ],
   };
 }
 

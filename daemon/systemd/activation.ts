@@ -14,10 +14,14 @@ export interface NamedFd {
   readonly fd: Fd;
 }
 
+/** The name of the control socket. */
+const CONTROL = 'control';
+
 /** All that was passed. */
 export interface Passed {
-  /** Of socket units; `name` is their FileDescriptorName, or the unit's. */
+  /** Of devices, from socket units; `name` is their FileDescriptorName, or the unit's. */
   readonly sockets: readonly NamedFd[];
+  readonly control: Fd | undefined;
   /** Kept by a process before this one. */
   readonly kept: readonly NamedFd[];
 }
@@ -28,7 +32,8 @@ export function takePassed(env: NodeJS.ProcessEnv, pid: number): Passed {
   delete env['LISTEN_PID'];
   delete env['LISTEN_FDS'];
   delete env['LISTEN_FDNAMES'];
-  if (forPid !== String(pid) || !/^\d{1,6}$/.test(count)) return { sockets: [], kept: [] };
+  if (forPid !== String(pid) || !/^\d{1,6}$/.test(count))
+    return { sockets: [], control: undefined, kept: [] };
   const given = names.split(':');
   const passed = Array.from({ length: Number(count) }, (_, i): NamedFd => {
     const fd = asFd(LISTEN_FDS_START + i);
@@ -36,7 +41,8 @@ export function takePassed(env: NodeJS.ProcessEnv, pid: number): Passed {
     return { name: given[i] ?? 'unknown', fd };
   });
   return {
-    sockets: passed.filter(({ name }) => !KEPT.test(name)),
+    sockets: passed.filter(({ name }) => !KEPT.test(name) && name !== CONTROL),
+    control: passed.find(({ name }) => name === CONTROL)?.fd,
     kept: passed.filter(({ name }) => KEPT.test(name)),
   };
 }
