@@ -13,7 +13,7 @@ import { ServiceManager } from '../support/service-manager.js';
 import { VirtualMachine } from '../support/virtual-machine.js';
 
 /** A service with the control socket and one device's socket, `web1`, passed to it. */
-async function startActivated(t: Test) {
+function startActivated(t: Test) {
   const folder = temporaryFolder(t);
   const config = join(folder, 'config.toml');
   const path = join(folder, 'web1.sock');
@@ -44,7 +44,7 @@ function listening(path: string) {
 await t.test(
   'a reload that names a socket gives its device limits, and one that no longer does takes them',
   async (t) => {
-    const { path, configure, reload, device, start } = await startActivated(t);
+    const { path, configure, reload, device, start } = startActivated(t);
     configure('');
     await start();
     const vm = VirtualMachine.start(path);
@@ -66,7 +66,7 @@ await t.test(
 );
 
 await t.test('a reload that gives the socket another name waits for a restart', async (t) => {
-  const { path, configure, reload, device, start, manager } = await startActivated(t);
+  const { path, configure, reload, device, start, manager } = startActivated(t);
   configure('');
   await start();
   configure(`[[device]]\nname = "mail"\nsocket-path = "${path}"\nweight = 5\n`);
@@ -78,7 +78,7 @@ await t.test('a reload that gives the socket another name waits for a restart', 
 });
 
 await t.test('what an operator has changed of it comes back at the next start', async (t) => {
-  const { control, configure, device, start, manager } = await startActivated(t);
+  const { control, configure, device, start, manager } = startActivated(t);
   configure('');
   await start();
   t.match(await ask(control, 'PATCH /v1/devices/web1', { weight: 9 }), { status: 200 });
