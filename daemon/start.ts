@@ -103,8 +103,7 @@ function open(setup: ServiceSetup, passed: Passed, received: Received | undefine
     return control;
   }
   const names = sockets.map((socket) => socket.settings.name);
-  const toKeep = received !== undefined;
-  const handover = new Handover(received?.kept ?? passed.kept, names, { keepAt: setup.keepAt, toKeep });
+  const handover = new Handover(received?.kept ?? passed.kept, names, setup.keepAt);
   return { state, stateLock, settings, isDefault, sockets, control, handover };
 }
 
@@ -129,6 +128,7 @@ async function takeOver(
     return takeover.decline(`expected ${received.frontEnds} front-ends, got ${frontEnds}`);
   const refused = await takeover.finish();
   if (refused) return refused;
+  handover.keepInherited();
   const served = [...sockets.map(({ fd }) => fd), control?.fd];
   for (const fd of [...received.listeners, received.control])
     if (fd !== undefined && !served.includes(fd)) dropListener(fd);

@@ -15,23 +15,26 @@ export class Handover {
   /** The service manager's socket; undefined: nothing is kept. */
   readonly keepAt: string | undefined;
   private readonly store: ServiceFdStore | undefined;
+  private readonly kept: readonly NamedFd[];
   private readonly inherited: Inherited;
 
-  /** `kept`: what a process before has left; `devices`: those that are served now; `toKeep`: the store does not have it yet. */
-  constructor(
-    kept: readonly NamedFd[],
-    devices: readonly string[],
-    context: { readonly keepAt: string | undefined; readonly toKeep: boolean },
-  ) {
-    const socket = NotifySocket.open(context.keepAt);
-    this.keepAt = socket === undefined ? undefined : context.keepAt;
+  /** `kept`: what a process before has left; `devices`: those that are served now; `keepAt`: see {@link keepAt}. */
+  constructor(kept: readonly NamedFd[], devices: readonly string[], keepAt: string | undefined) {
+    const socket = NotifySocket.open(keepAt);
+    this.keepAt = socket === undefined ? undefined : keepAt;
     this.store = socket && new ServiceFdStore(socket, () => this.flushSoon());
+    this.kept = kept;
     this.inherited = sortInherited(kept, new Set([...devices, TOTAL]));
-    if (context.toKeep) for (const { name, fd } of kept) this.store?.keep(name, fd);
     for (const { name, fd } of this.inherited.surplus) {
       this.store?.forget(name);
       closeFd(fd);
     }
+  }
+
+  /** What is inherited came from the process itself, and no store has it yet. */
+  keepInherited(): void {
+    const { surplus } = this.inherited;
+    for (const one of this.kept) if (!surplus.includes(one)) this.store?.keep(one.name, one.fd);
   }
 
   private flushSoon(): void {

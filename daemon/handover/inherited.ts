@@ -1,5 +1,6 @@
 // What a process before has left to this one: sorted, and checked device by device. What cannot be used is told and let go, and
 // costs no other device anything.
+import { createHash } from 'node:crypto';
 import type { Fd } from '../../shared-memory/fd.js';
 import type { NamedFd } from '../systemd/activation.js';
 import { keptNumber } from './fd-vault.js';
@@ -32,9 +33,14 @@ export interface Inherited {
 
 const LEDGER_PREFIX = 'vhost-rngd.ledger.';
 
-/** The name under which a device's ledger is kept. Names are ASCII without a colon there, 255 bytes at most. */
+/** Bytes of a name in the store. Source: sd_notify(3), FDNAME. */
+const MAX_NAME_BYTES = 255;
+
+/** The name under which a device's ledger is kept: ASCII without a colon, and another for each device. */
 export function ledgerName(device: string): string {
-  return `${LEDGER_PREFIX}${encodeURIComponent(device)}`.slice(0, 255);
+  const name = `${LEDGER_PREFIX}${encodeURIComponent(device)}`;
+  if (name.length <= MAX_NAME_BYTES) return name;
+  return `${LEDGER_PREFIX}${createHash('sha256').update(device).digest('hex')}`;
 }
 
 /** Sorts what was left, for devices that are served now. */

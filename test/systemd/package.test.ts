@@ -116,6 +116,16 @@ await t.test('in a clean Debian', (t) =>
       t.equal(await container.timesInJournal(SERVICE, /a front-end goes on in this process/), 1);
     });
 
+    await t.test('the guest reads on over a crash and a restart', async (t) => {
+      for (const command of ['kill --signal=KILL', 'restart']) {
+        const pid = await container.property(SERVICE, 'MainPID');
+        const reading = guest.readHwrng(READ_BYTES / 4);
+        await container.outputOf('systemctl', ...command.split(' '), SERVICE);
+        t.equal((await reading).length, READ_BYTES / 4, command);
+        t.not(await container.property(SERVICE, 'MainPID'), pid);
+      }
+    });
+
     await t.test(
       'a package that is removed stops its service, and one that is purged leaves nothing',
       async (t) => {

@@ -98,6 +98,13 @@ for (const [title, value, line] of REFUSED) {
   });
 }
 
+t.test('each device has a ledger of its own, however long its name', (t) => {
+  const names = ['a', 'a/b', `/${'é'.repeat(52)}1`, `/${'é'.repeat(52)}2`].map(ledgerName);
+  t.equal(new Set(names).size, names.length);
+  t.notOk(names.some((name) => name.length > 255 || /[^ -9;-~]/.test(name)));
+  t.end();
+});
+
 t.test('a record that was never written is refused; what nobody knows is surplus', (t) => {
   const blank = { name: recordName(5), fd: RecordFile.create().fd };
   const strange = { name: 'vhost-rngd.of-another-time', fd: openEventfd() };
