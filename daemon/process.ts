@@ -1,6 +1,6 @@
 // The life of the process: from checked options to READY, signals, and an exit that nothing can hold up.
 //
-// Exit codes follow sysexits: 0 done, 64 usage, 70 a bug of ours, 75 a state file that another daemon keeps, 78 configuration (a path, a source, a permission).
+// Exit codes follow sysexits: 0 done, 64 usage, 70 a bug of ours, 75 another daemon keeps the state file or serves on after --takeover, 78 configuration (a path, a source, a permission).
 import { constants as os } from 'node:os';
 import { setTimeout as wait } from 'node:timers/promises';
 import { NATIVE_LITTLE_ENDIAN } from '../protocol/cursor.js';
