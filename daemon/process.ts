@@ -70,7 +70,7 @@ interface Control {
 async function serve(options: Options, settings: Settings, passed: Passed): Promise<void> {
   const log = new DaemonLog({ format: settings.logFormat, level: settings.logLevel });
   // Before a socket file is made, or a signal that comes at once would leave it behind. Handlers run in node's event loop,
-  // which does not turn before the service has put its own stop in this place.
+  // which does not turn before the service has put its own stop in this place, but in a takeover, where the files are another's.
   const control: Control = {
     stop: (status) => void oldEnough(status).then(() => process.exit(status)),
     reload: () => undefined,
