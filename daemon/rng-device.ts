@@ -10,6 +10,7 @@ import type { MemoryOptions } from './device-state.js';
 import type { Pools, SourceChoice } from './entropy/pools.js';
 import type { Starvation } from './entropy/starvation.js';
 import type { EventLoop, Watch, Watcher } from './event-loop.js';
+import type { KeptNumber } from './handover/fd-vault.js';
 import type { Keeping } from './handover/front-end-journal.js';
 import type { Take } from './handover/frontend-record.js';
 import type { InheritedFrontEnd } from './handover/inherited.js';
@@ -46,6 +47,8 @@ export interface DeviceOptions {
   readonly entropy: SourceChoice;
   /** Front-ends of a process before this one. */
   readonly frontEnds: readonly InheritedFrontEnd[];
+  /** Connections that it had just accepted, by number in the vault. */
+  readonly accepted: readonly KeptNumber[];
   /** Requests are held from the start. */
   readonly paused: boolean;
   /** Front-ends that it serves at a time, 1 to MAX_SEATS. */
@@ -196,6 +199,7 @@ export class RngDevice implements Watcher, Timer {
       this.log('warn', 'takeover_refused', message);
       closeFd(frontEnd.recordFd);
     }
+    for (const number of this.options.accepted) this.accept(take(number));
   }
 
   onEvents(): void {

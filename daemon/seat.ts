@@ -137,6 +137,8 @@ export class Seat {
 
   /** Serves a new front-end (adopts `fd`) until it goes. */
   serve(fd: Fd): void {
+    // Before all else: from here on the next process finds it.
+    this.keeping?.vault.keep(fd);
     const { pid, uid } = peerCredentials(fd);
     keepOutOfBand(fd);
     const connection = this.newConnection(fd, pid);

@@ -8,7 +8,7 @@ import { Hold, RingState, SeatCounters } from './counters.js';
 import type { DeviceChange } from './data-plane-messages.js';
 import type { DeviceSocket } from './device-sockets.js';
 import { quantileSeconds } from './latency.js';
-import { type InheritedFrontEnd, ledgerName } from './handover/inherited.js';
+import { ledgerName } from './handover/inherited.js';
 import { LISTENER } from './handover/passing.js';
 import type { LedgerFile } from './ledger.js';
 import type { ListeningSocket } from './listening-socket.js';
@@ -52,10 +52,14 @@ export class ServedDevice {
   private paused: boolean;
   private readonly socket: DeviceSocket;
   private readonly ledger: LedgerFile;
-  private readonly frontEnds: readonly InheritedFrontEnd[];
+  private readonly inherited: Pick<DeviceOptions, 'frontEnds' | 'accepted'>;
 
-  /** `ledger`: the device's from here on; `frontEnds` of a process before go on. */
-  constructor(socket: DeviceSocket, ledger: LedgerFile, frontEnds: readonly InheritedFrontEnd[]) {
+  /** `ledger`: the device's from here on; what is inherited goes on. */
+  constructor(
+    socket: DeviceSocket,
+    ledger: LedgerFile,
+    inherited: Pick<DeviceOptions, 'frontEnds' | 'accepted'>,
+  ) {
     this.name = socket.settings.name;
     this.file = socket.file;
     this.limit = socket.settings.limit;
@@ -65,7 +69,7 @@ export class ServedDevice {
     this.paused = socket.settings.paused;
     this.socket = socket;
     this.ledger = ledger;
-    this.frontEnds = frontEnds;
+    this.inherited = inherited;
     this.seats = Array.from(
       { length: socket.settings.connections },
       (_, i) => new SeatCounters(ledger.ledger.seat(i)),
@@ -97,7 +101,7 @@ export class ServedDevice {
       paused: this.paused,
       seats: connections,
       ledger: this.ledger.ledger.address,
-      frontEnds: this.frontEnds,
+      ...this.inherited,
     };
   }
 

@@ -291,7 +291,7 @@ export class Service implements Operations {
 
   private newDevice(socket: DeviceSocket): ServedDevice {
     const { name } = socket.settings;
-    return new ServedDevice(socket, this.handover.ledgerOf(name), this.handover.frontEndsOf(name));
+    return new ServedDevice(socket, this.handover.ledgerOf(name), this.handover.inheritedBy(socket));
   }
 
   private async serve(socket: DeviceSocket): Promise<ServedDevice | Fault> {

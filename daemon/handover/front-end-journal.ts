@@ -39,28 +39,33 @@ export class FrontEndJournal {
   private readonly name: string;
   private readonly file: RecordFile;
   private readonly keep: Keep;
+  private isKept: boolean;
 
-  private constructor(keeping: Keeping, device: string, name: string, file: RecordFile) {
+  private constructor(
+    keeping: Keeping,
+    device: string,
+    record: { readonly name: string; readonly file: RecordFile; readonly isKept: boolean },
+  ) {
     this.keeping = keeping;
     this.device = device;
-    this.name = name;
-    this.file = file;
+    this.name = record.name;
+    this.file = record.file;
+    this.isKept = record.isKept;
     this.keep = (fd) => keeping.vault.keep(fd);
   }
 
-  /** Of a front-end of `device` that has no record yet. Throws when there is no memory. */
+  /** Of a front-end of `device` that has no record yet; it is kept once it is whole. Throws when there is no memory. */
   static begin(keeping: Keeping, device: string): FrontEndJournal {
     const name = recordName(keeping.nextRecord++);
-    const file = RecordFile.create();
-    keeping.store.keep(name, file.fd);
-    return new FrontEndJournal(keeping, device, name, file);
+    return new FrontEndJournal(keeping, device, { name, file: RecordFile.create(), isKept: false });
   }
 
   /** Goes on with a record that is kept under `number`; adopts `fd`. undefined, `fd` left to the caller: it holds none. */
   static goOn(keeping: Keeping, device: string, number: number, fd: Fd): FrontEndJournal | undefined {
     keeping.nextRecord = Math.max(keeping.nextRecord, number + 1);
     const opened = RecordFile.open(fd);
-    return opened && new FrontEndJournal(keeping, device, recordName(number), opened.file);
+    const name = recordName(number);
+    return opened && new FrontEndJournal(keeping, device, { name, file: opened.file, isKept: true });
   }
 
   /** Writes down how things stand; what is no longer needed is forgotten afterwards. */
@@ -71,6 +76,8 @@ export class FrontEndJournal {
       ...frontEnd.record(this.keep),
     };
     this.file.write(JSON.stringify(record));
+    if (!this.isKept) this.keeping.store.keep(this.name, this.file.fd);
+    this.isKept = true;
     this.keeping.vault.flush();
   }
 

@@ -1,10 +1,14 @@
 // The main thread's part in going on where another process has stopped: what that one has left, the ledgers, and where all of it is
 // kept for the next one.
 import { closeFd, type Fd } from '../../shared-memory/fd.js';
+import { boundPath, socketRole } from '../../shared-memory/unix-socket.js';
+import type { DeviceSocket } from '../device-sockets.js';
 import { LedgerFile } from '../ledger.js';
+import type { DeviceOptions } from '../rng-device.js';
 import type { NamedFd } from '../systemd/activation.js';
 import { RETRY_MS, ServiceFdStore } from '../systemd/fd-store.js';
 import { NotifySocket } from '../systemd/notify-socket.js';
+import type { KeptNumber } from './fd-vault.js';
 import { type Inherited, type InheritedFrontEnd, ledgerName, sortInherited } from './inherited.js';
 
 /** The ledger of what all devices together have taken; no device can have this name. */
@@ -62,6 +66,21 @@ export class Handover {
   /** Front-ends of a device that go on in this process. */
   frontEndsOf(device: string): readonly InheritedFrontEnd[] {
     return this.inherited.frontEnds.get(device) ?? [];
+  }
+
+  /** What a device goes on with. */
+  inheritedBy({ settings, path }: DeviceSocket): Pick<DeviceOptions, 'frontEnds' | 'accepted'> {
+    return {
+      frontEnds: this.frontEndsOf(settings.name),
+      accepted: path === undefined ? [] : this.acceptedOf(path),
+    };
+  }
+
+  /** Connections to `path` that the process before had accepted, and no more, by number in the vault. */
+  private acceptedOf(path: string): readonly KeptNumber[] {
+    return [...this.inherited.unclaimed].flatMap(([number, fd]) =>
+      socketRole(fd) === 'connected' && boundPath(fd) === path ? [number] : [],
+    );
   }
 
   /** Why front-ends cannot go on. */

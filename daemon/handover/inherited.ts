@@ -25,6 +25,11 @@ export interface Inherited {
   readonly ledgers: ReadonlyMap<string, Fd>;
   /** Open files by their number in the vault. */
   readonly files: ReadonlyMap<number, Fd>;
+  /**
+   * Open files that no record names: connections that had just been accepted, and what was about to be forgotten. None where a
+   * record is refused, which may name them.
+   */
+  readonly unclaimed: ReadonlyMap<number, Fd>;
   /** What nobody needs. */
   readonly surplus: readonly NamedFd[];
   /** Why front-ends cannot go on. */
@@ -69,7 +74,11 @@ export function sortInherited(kept: readonly NamedFd[], devices: ReadonlySet<str
       frontEnds.set(device, [...(frontEnds.get(device) ?? []), frontEnd]);
     }
   }
-  return { frontEnds, ledgers, files, surplus, refused };
+  const claimed = new Set([...frontEnds.values()].flat().flatMap(({ record }) => filesOf(record)));
+  const unclaimed = new Map(
+    refused.length === 0 ? [...files].filter(([number]) => !claimed.has(number)) : [],
+  );
+  return { frontEnds, ledgers, files, unclaimed, surplus, refused };
 }
 
 /** The front-end, or why it cannot be taken over. */

@@ -80,6 +80,7 @@ class Stand {
           paused: false,
           seats: 1,
           frontEnds: [],
+          accepted: [],
           ledger: LedgerFile.create().ledger.address,
         },
         {

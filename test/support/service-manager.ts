@@ -4,19 +4,18 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
+import { MessageChannel, receiveMessageOnPort, Worker } from 'node:worker_threads';
 import type { Test } from 'tap';
-import { RETRY_MS } from '../../daemon/systemd/fd-store.js';
-import { asFd, closeFd, type Fd } from '../../shared-memory/fd.js';
-import { NativeMemory } from '../../shared-memory/ffi.js';
+import { NotifySocket } from '../../daemon/systemd/notify-socket.js';
+import { closeFd, type Fd } from '../../shared-memory/fd.js';
 import * as libc from '../../shared-memory/libc.js';
-import { bindTo, MessageBuffer, openDatagramSocket } from '../../shared-memory/unix-socket.js';
+import type { Notification, ReaderSetup } from './notify-reader.js';
 import { temporaryFolder } from './rng-daemon.js';
 import { MAIN } from './started-process.js';
 
-const MAX_MESSAGE_BYTES = 8192;
+const READER = new URL('./notify-reader.js', import.meta.url);
 const LOOK_EVERY_MS = 2;
 const PATIENCE_MS = 20_000;
-const QUIET_LOOKS = 3;
 
 /** Keeps what a service asks for, and starts it again. */
 export class ServiceManager {
@@ -26,22 +25,30 @@ export class ServiceManager {
   readonly told: string[] = [];
   log = '';
   private readonly address: string;
-  private readonly socket: Fd;
-  private readonly messages = new MessageBuffer();
-  private readonly buffer = new NativeMemory(MAX_MESSAGE_BYTES);
+  private readonly came = new MessageChannel();
+  private marks = 0;
   private readonly looks: NodeJS.Timeout;
   private child: ChildProcess | undefined;
   private exited: Promise<unknown> = Promise.resolve();
 
   constructor(t: Pick<Test, 'teardown'>) {
     this.address = join(temporaryFolder(t), 'notify');
-    this.socket = asFd(openDatagramSocket());
-    if (bindTo(this.socket, this.address) < 0) throw new Error(`binding ${this.address}`);
     this.looks = setInterval(() => this.receive(), LOOK_EVERY_MS);
+    const ended = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT));
+    const { port2: port } = this.came;
+    const workerData: ReaderSetup = { address: this.address, port, ended };
+    // Without the test runner's hooks, which keep a thread from ending.
+    const reader = new Worker(READER, {
+      workerData,
+      transferList: [port],
+      execArgv: [],
+      env: { NODE_OPTIONS: '' },
+    });
     t.teardown(async () => {
       clearInterval(this.looks);
       await this.kill('SIGKILL');
-      closeFd(this.socket);
+      Atomics.store(ended, 0, 1);
+      await once(reader, 'exit');
       this.dropStore();
     });
   }
@@ -64,7 +71,7 @@ export class ServiceManager {
       readonly env?: NodeJS.ProcessEnv;
     } = {},
   ): Promise<void> {
-    this.receive();
+    await this.until(() => this.told.includes('BOUND=1'), 'a socket');
     const passed = [...(options.sockets ?? []), ...this.store];
     const from = this.told.length;
     // The shell's pid is that of the program which takes its place.
@@ -87,44 +94,40 @@ export class ServiceManager {
 
   /** Waits for something; throws with the log after 20 s. */
   async until(look: () => boolean, what: string): Promise<void> {
-    for (const endMs = performance.now() + PATIENCE_MS; !look(); this.receive()) {
+    for (const endMs = performance.now() + PATIENCE_MS; !look();) {
       if (performance.now() > endMs)
         throw new Error(`expected ${what}, got\n${this.told.join('\n')}\n${this.log}`);
       await new Promise((resolve) => setTimeout(resolve, LOOK_EVERY_MS));
+      this.receive();
     }
   }
 
-  /** Ends the service by a signal. */
+  /** Ends the service by a signal, at whatever moment this is. */
   async kill(signal: NodeJS.Signals): Promise<void> {
-    // A service manager of its own process reads at once; this one had no time while the test was busy.
-    for (let quiet = 0; quiet < QUIET_LOOKS; quiet++) {
-      if (this.receive() > 0) quiet = 0;
-      await new Promise((resolve) => setTimeout(resolve, 2 * RETRY_MS));
-    }
-    await this.killNow(signal);
-  }
-
-  /** The same, whatever is on its way. */
-  async killNow(signal: NodeJS.Signals): Promise<void> {
     this.child?.kill(signal);
     await this.exited;
     this.child = undefined;
-    // What it has said last.
-    this.receive();
+    await this.settle();
   }
 
-  /** Takes what has come; how many messages. */
-  private receive(): number {
-    for (let taken = 0; ; taken++) {
-      const fds: Fd[] = [];
-      const got = this.messages.receive(
-        this.socket,
-        this.buffer,
-        { offset: 0, length: MAX_MESSAGE_BYTES },
-        fds,
-      );
-      if (got < 0) return taken;
-      this.take(this.buffer.bytes.toString('utf8', 0, got).split('\n'), fds);
+  /** Takes all that was said up to now. */
+  private async settle(): Promise<void> {
+    const mark = `MARK=${++this.marks}`;
+    const own = NotifySocket.open(this.address);
+    while ((own?.send(mark) ?? 0) < 0) own?.waitForRoom(LOOK_EVERY_MS);
+    own?.close();
+    await this.until(() => this.told.includes(mark), mark);
+  }
+
+  /** Takes what has come. */
+  private receive(): void {
+    for (
+      let got = receiveMessageOnPort(this.came.port1);
+      got !== undefined;
+      got = receiveMessageOnPort(this.came.port1)
+    ) {
+      const { text, fds } = got.message as Notification;
+      this.take(text.split('\n'), fds);
     }
   }
 
