@@ -62,7 +62,7 @@ export function defineCommand(version: string): Command {
   defineProcess(command);
   return command
     .option(
-      '--takeover <control socket>',
+      '--takeover <control-socket>',
       'go on with the guests of the daemon that answers there, which ends; with its user and its devices',
     )
     .option('--debug', 'let debuggers attach and core files be written: they hold entropy')
