@@ -204,9 +204,11 @@ export class RngDevice implements Watcher, Timer {
 
   onEvents(): void {
     for (let i = 0; i < ACCEPTS_PER_ROUND; i++) {
-      if (!this.canAccept()) {
+      const full = this.fullSeats();
+      if (full.length > 0) {
         this.stopAccepting();
-        for (const seat of this.seats) if (seat.isFull) seat.awaitRoom();
+        // Each of them, even if it has room by now: whoever waits for none would wait for ever.
+        for (const seat of full) seat.awaitRoom();
         return;
       }
       const fd = acceptFrom(asFd(this.options.fd));
@@ -225,11 +227,12 @@ export class RngDevice implements Watcher, Timer {
     }
   }
 
-  /** False while a front-end could neither be seated nor turned away without too much waiting to be let go. */
-  private canAccept(): boolean {
+  /** Seats to wait for, while a front-end could neither be seated nor turned away without too much waiting to be let go. */
+  private fullSeats(): readonly Seat[] {
+    if (this.seats.length < this.options.seats) return [];
     const free = this.seats.filter((seat) => seat.isFree);
-    if (this.seats.length < this.options.seats) return true;
-    return (free.length > 0 ? free : this.seats).some((seat) => !seat.isFull);
+    const wanted = free.length > 0 ? free : this.seats;
+    return wanted.every((seat) => seat.isFull) ? wanted : [];
   }
 
   private accept(fd: Fd): void {

@@ -12,6 +12,7 @@ import type { Limit } from '../../daemon/limiter.js';
 import { listenOn } from '../../daemon/listening-socket.js';
 import { createMark, PeerCalls } from '../../daemon/peer-calls.js';
 import { RngDevice } from '../../daemon/rng-device.js';
+import { Seat } from '../../daemon/seat.js';
 import { SharedBudget } from '../../daemon/shared-budget.js';
 import type { Timer } from '../../daemon/timers.js';
 import { Fault } from '../../protocol/fault.js';
@@ -251,6 +252,26 @@ t.test('weights, and a new budget, take effect while requests are held', (t) => 
   t.ok((vms[1]?.ring.deviceUsedIndex ?? 0) === 64, 'without a budget all that was asked for');
   t.equal(stand.loop.timers.timeoutMs(), -1);
   for (const vm of vms) vm.close();
+  stand.close();
+  t.end();
+});
+
+t.test('a seat that has room at the second look: the front-end that waits is accepted', (t) => {
+  const stand = new Stand(temporaryFolder(t), [{ limit: undefined, weight: 1 }]);
+  const first = stand.start(0);
+  stand.turn();
+  first.close();
+  stand.turn();
+  // The main thread lets go between any two looks of the data plane; this is a fake of that moment.
+  let looks = 0;
+  const isFull = Object.getOwnPropertyDescriptor(Seat.prototype, 'isFull');
+  Object.defineProperty(Seat.prototype, 'isFull', { configurable: true, get: () => looks++ === 0 });
+  const second = stand.start(0);
+  stand.turn();
+  if (isFull !== undefined) Object.defineProperty(Seat.prototype, 'isFull', isFull);
+  t.ok(looks > 0, 'it was full once');
+  t.equal(second.ring.deviceUsedIndex, 64, 'served');
+  second.close();
   stand.close();
   t.end();
 });
