@@ -5,7 +5,7 @@ import type { Peer } from '../control/peers.js';
 import type { DataPlane } from '../data-plane.js';
 import type { Log } from '../rng-device.js';
 import type { NamedFd } from '../systemd/activation.js';
-import { RETRY_MS, ServiceFdStore } from '../systemd/fd-store.js';
+import { ServiceFdStore } from '../systemd/fd-store.js';
 import { NotifySocket } from '../systemd/notify-socket.js';
 import { endText } from './passing.js';
 
@@ -79,11 +79,9 @@ export class Departure {
     const frozen = await this.of.plane.freeze(address);
     const store = new ServiceFdStore(socket, () => undefined);
     for (const { name, fd } of this.of.fds()) store.keep(name, fd);
-    const whole = store.drain() && frozen;
-    socket.waitForRoom(RETRY_MS);
-    const ended = socket.send(endText({ whole, frontEnds: this.of.frontEnds() }));
+    store.tell(endText({ whole: frozen, frontEnds: this.of.frontEnds() }));
+    this.sent = store.drain() && frozen;
     store.close();
-    this.sent = whole && ended > 0;
     if (!this.sent) this.giveUp?.('not everything could be sent');
   }
 

@@ -24,6 +24,8 @@ export class ServiceFdStore implements FdStore {
   private readonly socket: NotifySocket;
   private readonly waiting: Waiting[] = [];
   private readonly retry: () => void;
+  /** True once something could not be sent at all. */
+  private hasLost = false;
 
   /** `retry` is called when something waits: {@link flush} is then to be called after {@link RETRY_MS}. */
   constructor(socket: NotifySocket, retry: () => void) {
@@ -34,15 +36,28 @@ export class ServiceFdStore implements FdStore {
   keep(name: string, fd: Fd): void {
     // FDPOLL=0: it is for us to notice that a peer has gone, with all that belongs to it.
     const text = `FDSTORE=1\nFDPOLL=0\nFDNAME=${name}`;
-    if (this.waiting.length === 0 && this.socket.send(text, [fd]) !== -Errno.EAGAIN) return;
+    if (this.waiting.length === 0 && this.send(text, fd)) return;
     const copy = libc.fcntl(fd, libc.F_DUPFD_CLOEXEC, 0);
     if (copy >= 0) this.put({ text, fd: asFd(copy) });
+    else this.hasLost = true;
   }
 
   forget(name: string): void {
-    const text = `FDSTOREREMOVE=1\nFDNAME=${name}`;
-    if (this.waiting.length === 0 && this.socket.send(text) !== -Errno.EAGAIN) return;
+    this.tell(`FDSTOREREMOVE=1\nFDNAME=${name}`);
+  }
+
+  /** Sends assignments without an fd, behind what was to be kept before. */
+  tell(text: string): void {
+    if (this.waiting.length === 0 && this.send(text, undefined)) return;
     this.put({ text, fd: undefined });
+  }
+
+  /** False when the socket is full. */
+  private send(text: string, fd: Fd | undefined): boolean {
+    const sent = this.socket.send(text, fd === undefined ? [] : [fd]);
+    if (sent === -Errno.EAGAIN) return false;
+    if (sent < 0) this.hasLost = true;
+    return true;
   }
 
   private put(one: Waiting): void {
@@ -55,13 +70,13 @@ export class ServiceFdStore implements FdStore {
     if (!this.sendWaiting()) this.retry();
   }
 
-  /** The process ends: sends what waits, and waits for the service manager to take it, for a bounded time; true when it has all. */
+  /** The process ends: sends what waits, and waits for the service manager to take it, for a bounded time; true when it has all that was ever sent. */
   drain(): boolean {
     for (let left = DRAIN_LOOKS; left > 0; left--) {
-      if (this.sendWaiting()) return true;
+      if (this.sendWaiting()) return !this.hasLost;
       this.socket.waitForRoom(DRAIN_LOOK_MS);
     }
-    return this.sendWaiting();
+    return this.sendWaiting() && !this.hasLost;
   }
 
   /** Closes the socket; what still waits is not sent. */
@@ -73,7 +88,7 @@ export class ServiceFdStore implements FdStore {
   /** True when nothing is left. */
   private sendWaiting(): boolean {
     for (let one = this.waiting[0]; one !== undefined; one = this.waiting[0]) {
-      if (this.socket.send(one.text, one.fd === undefined ? [] : [one.fd]) === -Errno.EAGAIN) return false;
+      if (!this.send(one.text, one.fd)) return false;
       if (one.fd !== undefined) closeFd(one.fd);
       this.waiting.shift();
     }

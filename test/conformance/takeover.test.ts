@@ -63,13 +63,13 @@ async function pidBehind(control: string): Promise<number | undefined> {
   }
 }
 
-/** Takes all that is passed, and keeps it; the last message. */
-async function lastMessage(socket: Fd): Promise<string> {
+/** Takes all that is passed, and keeps it, with a pause before each message; the last one. */
+async function lastMessage(socket: Fd, pauseMs = 0): Promise<string> {
   const messages = new MessageBuffer();
   const buffer = new NativeMemory(4096);
   for (;;) {
     const got = messages.receive(socket, buffer, { offset: 0, length: 4096 }, []);
-    if (got < 0) await setTimeout(1);
+    if (got < 0 || pauseMs > 0) await setTimeout(Math.max(1, pauseMs));
     const told = got < 0 ? '' : buffer.bytes.toString('utf8', 0, got);
     if (told.startsWith('HANDOVER=')) return told;
   }
@@ -215,6 +215,17 @@ await t.test(
     vm.close();
   },
 );
+
+await t.test('a new process that has little time to read is passed everything', async (t) => {
+  // More than waits in a socket: some 20 messages, where 10 do.
+  const { control, folder } = await startOld(t, [], 10);
+  const socket = asFd(openDatagramSocket());
+  t.equal(bindTo(socket, join(folder, 'slow')), 0);
+  t.match(await ask(control, 'POST /v1/handover', { socket: join(folder, 'slow') }), { status: 200 });
+  t.equal(await lastMessage(socket, 20), 'HANDOVER=1\nFRONTENDS=0');
+  t.match(await ask(control, 'DELETE /v1/handover'), { status: 200 }, 'and the old one waits for its word');
+  closeFd(socket);
+});
 
 await t.test(
   'what cannot be: no socket there, a service manager, no daemon, an inherited socket',
