@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Fault } from '../../protocol/fault.js';
+import { errnoName } from '../../shared-memory/errno.js';
 import { asFd, closeFd, type Fd } from '../../shared-memory/fd.js';
 import { NativeMemory } from '../../shared-memory/ffi.js';
 import { poll, POLLIN } from '../../shared-memory/libc.js';
@@ -40,15 +41,15 @@ export class Takeover {
   /** Asks the daemon behind a control socket. A fault of scope `daemon` when it does not, or cannot, give all. */
   static async begin(controlPath: string): Promise<Takeover | Fault> {
     const old = new ControlClient(controlPath);
-    // Nobody else may send there: the folder is this user's alone.
-    const folder = mkdtempSync(join(tmpdir(), 'vhost-rngd-takeover-'));
+    const folder = privateFolder();
+    if (folder instanceof Fault) return folder;
     const socket = asFd(openDatagramSocket());
     try {
       const address = join(folder, 'passing');
       const bound = bindTo(socket, address);
-      if (bound < 0) return failed(`a socket could not be made in ${folder}`);
+      if (bound < 0) return notBegun(`making a socket in ${folder} failed: ${errnoName(bound)}`);
       const begun = await old.json(DoneShape, ['POST', '/v1/handover'], { socket: address });
-      if (begun instanceof Fault) return failed(begun.message);
+      if (begun instanceof Fault) return notBegun(begun.message);
       const received = receiveAll(socket);
       if (!(received instanceof Fault)) return new Takeover(old, received);
       await old.json(DoneShape, ['DELETE', '/v1/handover']);
@@ -69,6 +70,18 @@ export class Takeover {
   async decline(why: string): Promise<Fault> {
     await this.old.json(DoneShape, ['DELETE', '/v1/handover']);
     return failed(why);
+  }
+}
+
+/** Where nobody else may send. */
+function privateFolder(): string | Fault {
+  try {
+    return mkdtempSync(join(tmpdir(), 'vhost-rngd-takeover-'));
+  } catch (error) {
+    const { code = 'an error' } = error as NodeJS.ErrnoException;
+    return notBegun(
+      `making a folder in ${tmpdir()} failed: ${code}; set TMPDIR to one that this user may write`,
+    );
   }
 }
 
@@ -102,6 +115,10 @@ function sorted(files: readonly NamedFd[], { frontEnds }: End): Received {
     kept: files.filter(({ name }) => !ours.includes(name)),
     frontEnds,
   };
+}
+
+function notBegun(why: string): Fault {
+  return new Fault('daemon', 'takeover', `not taken over: ${why}`);
 }
 
 function failed(why: string): Fault {

@@ -240,7 +240,16 @@ await t.test(
       NODE_OPTIONS: '',
     });
     t.equal(none.status, EX_TEMPFAIL);
-    t.match(none.stderr, /expected a control socket at .*none, got nothing there/);
+    t.match(
+      none.stderr,
+      /vhost-rngd: not taken over: expected a control socket at .*none, got nothing there/,
+    );
+    const noFolder = runToEnd([`--socket-path=${path}`, `--takeover=${control}`], {
+      TMPDIR: '/proc',
+      NODE_OPTIONS: '',
+    });
+    t.equal(noFolder.status, EX_TEMPFAIL);
+    t.match(noFolder.stderr, /making a folder in .proc failed: ENOENT; set TMPDIR/);
     const inherited = runToEnd(['--fd=3', `--takeover=${control}`], { NODE_OPTIONS: '' });
     t.equal(inherited.status, 64);
     t.match(inherited.stderr, /expected devices by their paths with --takeover, got --fd/);

@@ -1,4 +1,4 @@
-// A real guest reads without a pause in its own eyes while one daemon after the other takes over from the last (`--takeover`), without a
+// A real guest reads on while one daemon after the other takes over from the last (`--takeover`), without a
 // service manager. Left out: what keeps a new daemon from it (conformance/takeover.test.ts).
 import t from 'tap';
 import { endToEnd } from '../support/guest/end-to-end.js';
