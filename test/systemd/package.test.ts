@@ -121,6 +121,12 @@ await t.test('in a clean Debian', (t) =>
     await t.test(
       'a package that is removed stops its service, and one that is purged leaves nothing',
       async (t) => {
+        await container.outputOf(
+          'systemctl',
+          'enable',
+          'vhost-rngd-device@later.socket',
+          'vhost-rngd@later.socket',
+        );
         await container.outputOf('dpkg', '--remove', 'vhost-rngd');
         t.equal(await container.property(SERVICE, 'ActiveState'), 'inactive');
         await container.outputOf('dpkg', '--purge', 'vhost-rngd');
