@@ -5,6 +5,7 @@ import type { FedQueuePlace } from './entropy/fed-queue.js';
 import type { SourceChoice } from './entropy/pools.js';
 import type { SourceSpec } from './entropy/source-spec.js';
 import type { StoredState } from './entropy/source-status.js';
+import type { Left } from './handover/inherited.js';
 
 /** A source as the data plane is given it. */
 export interface SourceSetup {
@@ -30,8 +31,8 @@ export interface DataPlaneSetup {
   readonly totalLedger: number;
   /** The service manager's socket, where it keeps what the next process needs; undefined: nothing is kept. */
   readonly keepAt: string | undefined;
-  /** Open files that a process before has kept, by number in the vault. */
-  readonly kept: readonly (readonly [number, number])[];
+  /** What a process before has left. */
+  readonly left: Left;
   readonly devices: readonly DeviceOptions[];
 }
 

@@ -41,7 +41,7 @@ const sources = setup.sources.map(
 const pools = new Pools(sources, (to, from) => post({ kind: 'sourceSwitch', to, from }));
 const budget = new SharedBudget(setup.total, loop.clock, loop.timers, new Ledger(setup.totalLedger).limiter);
 const keeping = openKeeping(setup.keepAt, loop.timers);
-const kept = new KeptFiles(setup.kept, keeping?.vault);
+const kept = new KeptFiles(setup.left.files, keeping?.vault);
 
 let stopping = false;
 let leaves = false;
@@ -146,7 +146,7 @@ function end(): void {
 
 for (const device of setup.devices) devices.carryOut({ kind: 'addDevice', device });
 if (!pools.locked || setup.sources.some(({ queue }) => !queue.locked)) devices.logNotLocked();
-devices.takeOver((number) => kept.take(number));
+devices.goOn(setup.left.devices, (number) => kept.take(number));
 kept.letGo(new PeerDisposal(0, post, (fd) => keeping?.vault.release(fd)));
 keeping?.vault.flush();
 post({ kind: 'serving' });

@@ -4,6 +4,7 @@ import { openEventfd, signal } from '../shared-memory/eventfd.js';
 import type { Command, DataPlaneMessage, DataPlaneSetup, MainMessage } from './data-plane-messages.js';
 import { dispose } from './disposal.js';
 import type { SourceSpec } from './entropy/source-spec.js';
+import type { Left } from './handover/inherited.js';
 import { createMark } from './peer-calls.js';
 import { PeerWatch } from './peer-watch.js';
 import type { Limit } from './limiter.js';
@@ -46,7 +47,7 @@ export class DataPlane {
   private commandCount = 0;
   private onFrozen: (sent: boolean) => void = () => undefined;
 
-  /** Starts serving `devices` with `sources` in order of preference. Throws when a source cannot be opened. */
+  /** Starts serving `devices` with `sources` in order of preference, each in a thread of its own. */
   constructor(
     setup: {
       readonly devices: readonly DeviceOptions[];
@@ -55,14 +56,14 @@ export class DataPlane {
       readonly total: Limit | undefined;
       readonly totalLedger: number;
       readonly keepAt: string | undefined;
-      readonly kept: DataPlaneSetup['kept'];
+      readonly left: Left;
     },
     events: DataPlaneEvents,
   ) {
     this.readers = new SourceReaders(this.wakeFd, events.log);
     const started = setup.sources.map((spec) => this.readers.start(spec));
     this.tried = Promise.all(started.map(({ tried }) => tried));
-    const { devices, busyPollUs, total, totalLedger, keepAt, kept } = setup;
+    const { devices, busyPollUs, total, totalLedger, keepAt, left } = setup;
     const mark = createMark();
     new PeerWatch(mark).start();
     const pulse = createPulse();
@@ -75,7 +76,7 @@ export class DataPlane {
       total,
       totalLedger,
       keepAt,
-      kept,
+      left,
       sources: started.map((source) => source.setup),
       devices,
     };

@@ -9,7 +9,7 @@ import type { DeviceDefaults, DeviceSettings } from './config/device-settings.js
 import type { Settings } from './config/settings.js';
 import { type ListeningSocket, listenOn, removeSocketFile, socketFileOf } from './listening-socket.js';
 import { deviceNames } from './options.js';
-import type { NamedFd } from './systemd/activation.js';
+import type { NamedFd } from './handover/kept-names.js';
 
 /** A device with the socket that it is to serve. */
 export interface DeviceSocket {

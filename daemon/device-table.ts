@@ -5,6 +5,7 @@ import { FedSource } from './entropy/fed-queue.js';
 import { SourceStatus } from './entropy/source-status.js';
 import type { Take } from './handover/frontend-record.js';
 import type { Keeping } from './handover/front-end-journal.js';
+import type { Left } from './handover/inherited.js';
 import { type DeviceContext, type DeviceOptions, RngDevice } from './rng-device.js';
 
 /** Devices by name; the main thread has checked that a command fits. */
@@ -43,9 +44,9 @@ export class DeviceTable {
     }
   }
 
-  /** All devices are there: they go on with the front-ends of a process before; `take` gives fds of what it has kept. */
-  takeOver(take: Take): void {
-    for (const device of this.devices.values()) device.takeOver(take);
+  /** All devices are there: they go on with what a process before has left; `take` gives fds of the open files among it. */
+  goOn(left: Left['devices'], take: Take): void {
+    for (const [name, leftToDevice] of left) this.named(name).goOn(leftToDevice, take);
   }
 
   /** Writes all front-ends down. */

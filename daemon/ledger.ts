@@ -1,7 +1,7 @@
 // What outlives a device's connections, and the process: its counts, and what its limit must not forget. It lies in a memfd that the
 // main thread and the data plane both map, and that the process after this one maps again.
 //
-// Layout, in doubles: a header, the limiter's numbers, then counters for each seat (front-end.ts), then the limiter's window. A
+// Layout, in doubles: a header, the limiter's numbers, then counters for each seat (counters.ts), then the limiter's window. A
 // page that nothing was stored in takes no memory.
 import { closeFd, type Fd, inspectFd } from '../shared-memory/fd.js';
 import { viewOf } from '../shared-memory/ffi.js';

@@ -10,10 +10,10 @@ import type { MemoryOptions } from './device-state.js';
 import type { Pools, SourceChoice } from './entropy/pools.js';
 import type { Starvation } from './entropy/starvation.js';
 import type { EventLoop, Watch, Watcher } from './event-loop.js';
-import type { KeptNumber } from './handover/fd-vault.js';
 import type { Keeping } from './handover/front-end-journal.js';
 import type { Take } from './handover/frontend-record.js';
-import type { InheritedFrontEnd } from './handover/inherited.js';
+import type { LeftToDevice } from './handover/inherited.js';
+import { recordName } from './handover/kept-names.js';
 import { Ledger } from './ledger.js';
 import { LimitTurns } from './limit-turns.js';
 import { type Limit, Limiter } from './limiter.js';
@@ -45,10 +45,6 @@ export interface DeviceOptions {
   readonly weight: number;
   readonly memory: MemoryOptions;
   readonly entropy: SourceChoice;
-  /** Front-ends of a process before this one. */
-  readonly frontEnds: readonly InheritedFrontEnd[];
-  /** Connections that it had just accepted, by number in the vault. */
-  readonly accepted: readonly KeptNumber[];
   /** Requests are held from the start. */
   readonly paused: boolean;
   /** Front-ends that it serves at a time, 1 to MAX_SEATS. */
@@ -188,18 +184,19 @@ export class RngDevice implements Watcher, Timer {
   }
 
   /** Goes on with front-ends of a process before; `take` gives fds of the open files that it has kept. */
-  takeOver(take: Take): void {
-    for (const frontEnd of this.options.frontEnds) {
+  goOn({ frontEnds, accepted }: LeftToDevice, take: Take): void {
+    for (const frontEnd of frontEnds) {
       const seat = this.freeSeat();
       if (seat !== undefined) {
-        seat.takeOver(frontEnd, take);
+        seat.goOn(frontEnd, take);
         continue;
       }
       const message = `expected at most ${this.options.seats} front-ends, got one more: it is disconnected`;
       this.log('warn', 'takeover_refused', message);
+      this.context.keeping?.store.forget(recordName(frontEnd.number));
       closeFd(frontEnd.recordFd);
     }
-    for (const number of this.options.accepted) this.accept(take(number));
+    for (const number of accepted) this.accept(take(number));
   }
 
   onEvents(): void {

@@ -150,7 +150,7 @@ export class Seat {
   }
 
   /** Goes on with a front-end of another process; `take` gives fds of the vault, to be owned. */
-  takeOver(frontEnd: InheritedFrontEnd, take: Take): void {
+  goOn(frontEnd: InheritedFrontEnd, take: Take): void {
     const { record, number, recordFd } = frontEnd;
     const fd = take(record.socket);
     const { pid, uid } = peerCredentials(fd);

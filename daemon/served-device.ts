@@ -8,14 +8,13 @@ import { Hold, RingState, SeatCounters } from './counters.js';
 import type { DeviceChange } from './data-plane-messages.js';
 import type { DeviceSocket } from './device-sockets.js';
 import { quantileSeconds } from './latency.js';
-import { ledgerName } from './handover/inherited.js';
+import { ledgerName, type NamedFd } from './handover/kept-names.js';
 import { LISTENER } from './handover/passing.js';
 import type { LedgerFile } from './ledger.js';
 import type { ListeningSocket } from './listening-socket.js';
 import type { SourceChoice } from './entropy/pools.js';
 import type { Limit } from './limiter.js';
 import type { DeviceOptions } from './rng-device.js';
-import type { NamedFd } from './systemd/activation.js';
 
 /** Names of devices in an error. */
 const MOST_NAMES = 8;
@@ -52,14 +51,9 @@ export class ServedDevice {
   private paused: boolean;
   private readonly socket: DeviceSocket;
   private readonly ledger: LedgerFile;
-  private readonly inherited: Pick<DeviceOptions, 'frontEnds' | 'accepted'>;
 
-  /** `ledger`: the device's from here on; what is inherited goes on. */
-  constructor(
-    socket: DeviceSocket,
-    ledger: LedgerFile,
-    inherited: Pick<DeviceOptions, 'frontEnds' | 'accepted'>,
-  ) {
+  /** `ledger`: the device's from here on. */
+  constructor(socket: DeviceSocket, ledger: LedgerFile) {
     this.name = socket.settings.name;
     this.file = socket.file;
     this.limit = socket.settings.limit;
@@ -69,7 +63,6 @@ export class ServedDevice {
     this.paused = socket.settings.paused;
     this.socket = socket;
     this.ledger = ledger;
-    this.inherited = inherited;
     this.seats = Array.from(
       { length: socket.settings.connections },
       (_, i) => new SeatCounters(ledger.ledger.seat(i)),
@@ -101,7 +94,6 @@ export class ServedDevice {
       paused: this.paused,
       seats: connections,
       ledger: this.ledger.ledger.address,
-      ...this.inherited,
     };
   }
 

@@ -25,8 +25,8 @@ import { closeSockets, type DeviceSocket, openAll } from './device-sockets.js';
 import type { SourceSpec } from './entropy/source-spec.js';
 import type { SourceStatus as SharedStatus } from './entropy/source-status.js';
 import { Departure } from './handover/departure.js';
-import { type Handover, TOTAL } from './handover/handover.js';
-import { ledgerName } from './handover/inherited.js';
+import type { Handover } from './handover/handover.js';
+import { ledgerName, type NamedFd, TOTAL } from './handover/kept-names.js';
 import { removeSocketFile } from './listening-socket.js';
 import type { DaemonLog } from './log.js';
 import type { Log } from './rng-device.js';
@@ -35,7 +35,6 @@ import { changeText, limitText } from './change-text.js';
 import { planReload } from './config/reload-plan.js';
 import { silent, SourceControl } from './source-control.js';
 import { settingsOf, type StateFile } from './state-file.js';
-import type { NamedFd } from './systemd/activation.js';
 
 /** What a service is started with. */
 export interface ServiceSetup {
@@ -111,7 +110,7 @@ export class Service implements Operations {
         total,
         totalLedger: totalLedger.ledger.address,
         keepAt: handover.keepAt,
-        kept: handover.files,
+        left: handover.leftTo(sockets),
       },
       {
         log: (level, code, message, fields = {}) => {
@@ -290,8 +289,7 @@ export class Service implements Operations {
   }
 
   private newDevice(socket: DeviceSocket): ServedDevice {
-    const { name } = socket.settings;
-    return new ServedDevice(socket, this.handover.ledgerOf(name), this.handover.inheritedBy(socket));
+    return new ServedDevice(socket, this.handover.ledgerOf(socket.settings.name));
   }
 
   private async serve(socket: DeviceSocket): Promise<ServedDevice | Fault> {

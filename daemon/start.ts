@@ -110,18 +110,18 @@ function open(setup: ServiceSetup, passed: Passed, received: Received | undefine
 /** All that the old process had is this one's; a fault: it serves on. No guest may lose by it what it would not have lost there. */
 async function takeOver(
   takeover: Takeover,
-  { sockets, control, handover }: Opened,
+  { sockets, control, stateLock, handover }: Opened,
 ): Promise<Fault | undefined> {
   const { received } = takeover;
   const [reason] = handover.refused;
   if (reason !== undefined) return takeover.decline(reason);
   let frontEnds = 0;
   for (const { settings } of sockets) {
-    const { length } = handover.frontEndsOf(settings.name);
-    frontEnds += length;
-    if (length > settings.connections)
+    const count = handover.countOf(settings.name);
+    frontEnds += count;
+    if (count > settings.connections)
       return takeover.decline(
-        `expected ${length} connections of ${settings.name}, got ${settings.connections}`,
+        `expected ${count} connections of ${settings.name}, got ${settings.connections}`,
       );
   }
   if (frontEnds !== received.frontEnds)
@@ -129,6 +129,7 @@ async function takeOver(
   const refused = await takeover.finish();
   if (refused) return refused;
   handover.keepInherited();
+  if (stateLock === undefined && received.stateLock !== undefined) closeFd(received.stateLock);
   const served = [...sockets.map(({ fd }) => fd), control?.fd];
   for (const fd of [...received.listeners, received.control])
     if (fd !== undefined && !served.includes(fd)) dropListener(fd);

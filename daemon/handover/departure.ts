@@ -4,7 +4,7 @@ import { Fault } from '../../protocol/fault.js';
 import type { Peer } from '../control/peers.js';
 import type { DataPlane } from '../data-plane.js';
 import type { Log } from '../rng-device.js';
-import type { NamedFd } from '../systemd/activation.js';
+import type { NamedFd } from './kept-names.js';
 import { ServiceFdStore } from '../systemd/fd-store.js';
 import { NotifySocket } from '../systemd/notify-socket.js';
 import { endText } from './passing.js';

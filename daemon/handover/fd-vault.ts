@@ -5,15 +5,13 @@
 // Source: sd_notify(3), FDSTORE=1; kcmp(2).
 import { type Fd } from '../../shared-memory/fd.js';
 import { compareFiles } from '../../shared-memory/libc.js';
+import { fileName, type KeptNumber } from './kept-names.js';
 
 /** Where fds are kept beyond the process, by name. No call waits. */
 export interface FdStore {
   keep(name: string, fd: Fd): void;
   forget(name: string): void;
 }
-
-/** The number of an open file in the vault; never used twice by one line of processes. */
-export type KeptNumber = number;
 
 /**
  * The kept fds of one data-plane thread. A record that names a number is written after keep() and before flush(), so that
@@ -46,7 +44,7 @@ export class FdVault {
     }
     const entry = { number: this.next++, fds: [fd] };
     this.insert(entry, at.place);
-    this.store.keep(keptName(entry.number), fd);
+    this.store.keep(fileName(entry.number), fd);
     return entry.number;
   }
 
@@ -69,7 +67,7 @@ export class FdVault {
 
   /** Forgets what was released: no record names it any more. */
   flush(): void {
-    for (const number of this.departing) this.store.forget(keptName(number));
+    for (const number of this.departing) this.store.forget(fileName(number));
     this.departing.length = 0;
   }
 
@@ -101,18 +99,4 @@ interface Entry {
   readonly number: KeptNumber;
   /** All of this process that stand for the open file; at least one. */
   readonly fds: Fd[];
-}
-
-const PREFIX = 'vhost-rngd.fd.';
-
-/** The name under which an open file is kept. */
-export function keptName(number: KeptNumber): string {
-  return `${PREFIX}${number}`;
-}
-
-/** The number in such a name; undefined: it is another kind of name. */
-export function keptNumber(name: string): KeptNumber | undefined {
-  return name.startsWith(PREFIX) && /^\d{1,15}$/.test(name.slice(PREFIX.length))
-    ? Number(name.slice(PREFIX.length))
-    : undefined;
 }

@@ -3,21 +3,8 @@
 import { closeFd, type Fd } from '../../shared-memory/fd.js';
 import type { FdStore, FdVault } from './fd-vault.js';
 import { type FrontendRecord, type Keep, RECORD_VERSION } from './frontend-record.js';
+import { recordName } from './kept-names.js';
 import { RecordFile } from './record-file.js';
-
-const PREFIX = 'vhost-rngd.front-end.';
-
-/** The name under which a record is kept. */
-export function recordName(number: number): string {
-  return `${PREFIX}${number}`;
-}
-
-/** The number in such a name; undefined: it is another kind of name. */
-export function recordNumber(name: string): number | undefined {
-  return name.startsWith(PREFIX) && /^\d{1,15}$/.test(name.slice(PREFIX.length))
-    ? Number(name.slice(PREFIX.length))
-    : undefined;
-}
 
 /** What a data-plane thread keeps for the next process. */
 export interface Keeping {

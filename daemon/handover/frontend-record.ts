@@ -4,7 +4,7 @@
 import type { Fd } from '../../shared-memory/fd.js';
 import type { RegionDescription } from '../../shared-memory/memory-region.js';
 import type { RingAddresses } from '../vring-places.js';
-import type { KeptNumber } from './fd-vault.js';
+import type { KeptNumber } from './kept-names.js';
 
 /** Changes when a process that knows this version could misread the next one. */
 export const RECORD_VERSION = 1;

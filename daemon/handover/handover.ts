@@ -4,15 +4,10 @@ import { closeFd, type Fd } from '../../shared-memory/fd.js';
 import { boundPath, socketRole } from '../../shared-memory/unix-socket.js';
 import type { DeviceSocket } from '../device-sockets.js';
 import { LedgerFile } from '../ledger.js';
-import type { DeviceOptions } from '../rng-device.js';
-import type { NamedFd } from '../systemd/activation.js';
 import { RETRY_MS, ServiceFdStore } from '../systemd/fd-store.js';
 import { NotifySocket } from '../systemd/notify-socket.js';
-import type { KeptNumber } from './fd-vault.js';
-import { type Inherited, type InheritedFrontEnd, ledgerName, sortInherited } from './inherited.js';
-
-/** The ledger of what all devices together have taken; no device can have this name. */
-export const TOTAL = '*';
+import { type Inherited, type Left, sortInherited } from './inherited.js';
+import { type KeptNumber, ledgerName, type NamedFd, TOTAL } from './kept-names.js';
 
 /** What is handed from process to process. */
 export class Handover {
@@ -21,6 +16,8 @@ export class Handover {
   private readonly store: ServiceFdStore | undefined;
   private readonly kept: readonly NamedFd[];
   private readonly inherited: Inherited;
+  /** Ledgers that no device has taken yet, by its name. */
+  private readonly ledgers: Map<string, Fd>;
 
   /** `kept`: what a process before has left; `devices`: those that are served now; `keepAt`: see {@link keepAt}. */
   constructor(kept: readonly NamedFd[], devices: readonly string[], keepAt: string | undefined) {
@@ -29,6 +26,7 @@ export class Handover {
     this.store = socket && new ServiceFdStore(socket, () => this.flushSoon());
     this.kept = kept;
     this.inherited = sortInherited(kept, new Set([...devices, TOTAL]));
+    this.ledgers = new Map(this.inherited.ledgers);
     for (const { name, fd } of this.inherited.surplus) {
       this.store?.forget(name);
       closeFd(fd);
@@ -47,32 +45,42 @@ export class Handover {
 
   /** The ledger that a device has had, or a new one, which is kept from now on. */
   ledgerOf(device: string): LedgerFile {
-    const fd = this.inherited.ledgers.get(device);
+    const fd = this.ledgers.get(device);
+    // Taken once: a device that is removed closes it, and may come again under the same name.
+    this.ledgers.delete(device);
     const left = fd === undefined ? undefined : LedgerFile.open(fd);
     if (left !== undefined) return left;
-    // One of another version: its counts are not ours to read.
-    if (fd !== undefined) this.forgetLedger(device, fd);
+    if (fd !== undefined) {
+      // One of another version: its counts are not ours to read.
+      this.forgetLedger(device);
+      closeFd(fd);
+    }
     const fresh = LedgerFile.create();
     this.store?.keep(ledgerName(device), fresh.fd);
     return fresh;
   }
 
   /** The device is no more. */
-  forgetLedger(device: string, left?: Fd): void {
+  forgetLedger(device: string): void {
     this.store?.forget(ledgerName(device));
-    if (left !== undefined) closeFd(left);
   }
 
-  /** Front-ends of a device that go on in this process. */
-  frontEndsOf(device: string): readonly InheritedFrontEnd[] {
-    return this.inherited.frontEnds.get(device) ?? [];
+  /** How many front-ends of a device go on in this process. */
+  countOf(device: string): number {
+    return this.inherited.frontEnds.get(device)?.length ?? 0;
   }
 
-  /** What a device goes on with. */
-  inheritedBy({ settings, path }: DeviceSocket): Pick<DeviceOptions, 'frontEnds' | 'accepted'> {
+  /** What the data plane goes on with at its start, for devices that it serves from then on. */
+  leftTo(devices: readonly DeviceSocket[]): Left {
     return {
-      frontEnds: this.frontEndsOf(settings.name),
-      accepted: path === undefined ? [] : this.acceptedOf(path),
+      files: [...this.inherited.files],
+      devices: devices.map(({ settings: { name }, path }) => [
+        name,
+        {
+          frontEnds: this.inherited.frontEnds.get(name) ?? [],
+          accepted: path === undefined ? [] : this.acceptedOf(path),
+        },
+      ]),
     };
   }
 
@@ -86,11 +94,6 @@ export class Handover {
   /** Why front-ends cannot go on. */
   get refused(): readonly string[] {
     return this.inherited.refused;
-  }
-
-  /** Open files by number in the vault, for the data plane to take over. */
-  get files(): readonly (readonly [number, number])[] {
-    return [...this.inherited.files];
   }
 
   /** The process ends. */

@@ -3,7 +3,8 @@
 import { asFd, type Fd } from '../../shared-memory/fd.js';
 import * as libc from '../../shared-memory/libc.js';
 import type { PeerDisposal } from '../peer-disposal.js';
-import type { FdVault, KeptNumber } from './fd-vault.js';
+import type { FdVault } from './fd-vault.js';
+import type { KeptNumber } from './kept-names.js';
 
 /** The files by their number in the vault. Owns the fds. */
 export class KeptFiles {

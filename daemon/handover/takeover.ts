@@ -11,7 +11,7 @@ import { poll, POLLIN } from '../../shared-memory/libc.js';
 import { bindTo, FDS_TRUNCATED, MessageBuffer, openDatagramSocket } from '../../shared-memory/unix-socket.js';
 import { DoneShape } from '../control/shapes.js';
 import { ControlClient } from '../ctl/client.js';
-import type { NamedFd } from '../systemd/activation.js';
+import type { NamedFd } from './kept-names.js';
 import { CONTROL, type End, LISTENER, parsePassing, STATE_LOCK } from './passing.js';
 
 /** All of it comes within this time, or the old process serves on. Ours; the old one waits for 5 s. */

@@ -2,17 +2,10 @@
 // Source: sd_listen_fds(3).
 import { asFd, type Fd } from '../../shared-memory/fd.js';
 import * as libc from '../../shared-memory/libc.js';
+import { isKept, type NamedFd } from '../handover/kept-names.js';
 
 /** The first fd that is passed. */
 const LISTEN_FDS_START = 3;
-/** Names of what a process of ours has kept; a unit may be called vhost-rngd.socket. */
-const KEPT = /^vhost-rngd\.(fd|front-end|ledger)\./;
-
-/** An fd under a name. */
-export interface NamedFd {
-  readonly name: string;
-  readonly fd: Fd;
-}
 
 /** The name of the control socket. */
 const CONTROL = 'control';
@@ -41,8 +34,8 @@ export function takePassed(env: NodeJS.ProcessEnv, pid: number): Passed {
     return { name: given[i] ?? 'unknown', fd };
   });
   return {
-    sockets: passed.filter(({ name }) => !KEPT.test(name) && name !== CONTROL),
+    sockets: passed.filter(({ name }) => !isKept(name) && name !== CONTROL),
     control: passed.find(({ name }) => name === CONTROL)?.fd,
-    kept: passed.filter(({ name }) => KEPT.test(name)),
+    kept: passed.filter(({ name }) => isKept(name)),
   };
 }

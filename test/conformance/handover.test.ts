@@ -146,6 +146,50 @@ await t.test('a device that is no longer served: its guest is disconnected, the 
   second.close();
 });
 
+await t.test('fewer connections than before: one guest goes on, nothing of the other is kept', async (t) => {
+  const { path, all, restart, manager } = await startKept(t, ['--connections=2']);
+  const machines = [1, 2].map(() => VirtualMachine.start(path));
+  for (const machine of machines) t.equal(machine.request(64).length, 64);
+  await restart('SIGTERM', [...all.filter((arg) => !arg.startsWith('--connections')), '--connections=1']);
+  const [first, second] = machines;
+  if (first === undefined || second === undefined) throw new Error('two machines');
+  t.equal(second.frontend.receive(), undefined, 'disconnected');
+  t.equal(first.request(64).length, 64);
+  await manager.until(
+    () => manager.names.filter((name) => name.startsWith('vhost-rngd.front-end.')).length === 1,
+    'one record',
+  );
+  t.match(
+    manager.log,
+    /expected at most 1 front-ends, got one more: it is disconnected \[takeover_refused\]/,
+  );
+  for (const machine of machines) machine.close();
+});
+
+await t.test(
+  'after a restart a device is removed, and another of its name added: each is as new',
+  async (t) => {
+    const { paths, restart, control, device, manager } = await startKept(t, [], 2);
+    const [path = '', otherPath = ''] = paths;
+    const other = VirtualMachine.start(otherPath);
+    t.equal(other.request(64).length, 64);
+    await restart('SIGKILL');
+    for (let time = 1; time <= 2; time++) {
+      t.equal((await ask(control, 'DELETE /v1/devices/rng0')).status, 200);
+      t.equal((await ask(control, 'POST /v1/devices', { name: 'rng0', socket: path })).status, 201);
+      const vm = VirtualMachine.start(path);
+      t.equal(vm.request(64).length, 64);
+      t.match(await device(), { connections: 1, requests: 1 }, `time ${time}`);
+      vm.settle();
+      vm.close();
+      t.equal(other.request(64).length, 64, 'the other device serves on');
+    }
+    t.match(await device('rng1'), { requests: 3 });
+    t.notMatch(manager.log, /\[internal\]/);
+    other.close();
+  },
+);
+
 await t.test(
   'killed at random moments under a guest that reads without pause: no byte twice, no request lost',
   async (t) => {

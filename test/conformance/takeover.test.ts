@@ -132,6 +132,18 @@ await t.test('the lock of the state file goes over, and changes are kept in it',
   vm.close();
 });
 
+await t.test('a new process without a state file: the old one is free for another daemon', async (t) => {
+  const stateFile = join(temporaryFolder(t), 'state.json');
+  const { takeOver, all } = await startOld(t, [`--state-file=${stateFile}`]);
+  await takeOver(all.filter((arg) => !arg.startsWith('--state-file')));
+  const control = join(temporaryFolder(t), 'control.sock');
+  startProcess(t, [`--control-socket=${control}`, `--state-file=${stateFile}`], {
+    stdio: 'ignore',
+    env: { NODE_OPTIONS: '', NOTIFY_SOCKET: '' },
+  });
+  t.ok(await eventually(() => isLive(control), PATIENCE_MS), 'it has the lock');
+});
+
 await t.test('a device that the new one does not serve: the old one serves on', async (t) => {
   const { paths, path, old, control, device } = await startOld(t, [], 2);
   const vms = paths.map((one) => VirtualMachine.start(one));

@@ -80,8 +80,6 @@ class Stand {
           entropy: { specs: ['kernel'], mix: false },
           paused: false,
           seats: 1,
-          frontEnds: [],
-          accepted: [],
           ledger: LedgerFile.create().ledger.address,
         },
         {

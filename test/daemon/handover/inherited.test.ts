@@ -1,10 +1,8 @@
 // What a process before has left: taken device by device, and refused device by device.
 import t from 'tap';
-import { keptName } from '../../../daemon/handover/fd-vault.js';
-import { recordName } from '../../../daemon/handover/front-end-journal.js';
 import type { FrontendRecord } from '../../../daemon/handover/frontend-record.js';
-import { ledgerName, sortInherited } from '../../../daemon/handover/inherited.js';
-import type { NamedFd } from '../../../daemon/systemd/activation.js';
+import { sortInherited } from '../../../daemon/handover/inherited.js';
+import { fileName, ledgerName, type NamedFd, recordName } from '../../../daemon/handover/kept-names.js';
 import { RecordFile } from '../../../daemon/handover/record-file.js';
 import { openEventfd } from '../../../shared-memory/eventfd.js';
 import type { Fd } from '../../../shared-memory/fd.js';
@@ -51,7 +49,7 @@ function sort(kept: readonly NamedFd[], devices: readonly string[]) {
   return sortInherited(kept, new Set(devices));
 }
 
-const files: readonly NamedFd[] = [1, 2, 3].map((number) => ({ name: keptName(number), fd: openEventfd() }));
+const files: readonly NamedFd[] = [1, 2, 3].map((number) => ({ name: fileName(number), fd: openEventfd() }));
 
 t.test('front-ends, ledgers and open files find their devices', (t) => {
   const memory = openMemfd('rngd', 4096);
@@ -97,13 +95,6 @@ for (const [title, value, line] of REFUSED) {
     t.end();
   });
 }
-
-t.test('each device has a ledger of its own, however long its name', (t) => {
-  const names = ['a', 'a/b', `/${'é'.repeat(52)}1`, `/${'é'.repeat(52)}2`].map(ledgerName);
-  t.equal(new Set(names).size, names.length);
-  t.notOk(names.some((name) => name.length > 255 || /[^ -9;-~]/.test(name)));
-  t.end();
-});
 
 t.test('a record that was never written is refused; what nobody knows is surplus', (t) => {
   const blank = { name: recordName(5), fd: RecordFile.create().fd };
