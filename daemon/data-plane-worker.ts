@@ -12,7 +12,7 @@ import { Pools } from './entropy/pools.js';
 import { SourceStatus } from './entropy/source-status.js';
 import { Starvation } from './entropy/starvation.js';
 import { EventLoop, watchWakeUp } from './event-loop.js';
-import { openKeeping } from './handover/keeping.js';
+import { logLoss, openKeeping } from './handover/keeping.js';
 import { KeptFiles } from './handover/kept-files.js';
 import { Ledger } from './ledger.js';
 import { PeerCalls } from './peer-calls.js';
@@ -40,7 +40,7 @@ const sources = setup.sources.map(
 );
 const pools = new Pools(sources, (to, from) => post({ kind: 'sourceSwitch', to, from }));
 const budget = new SharedBudget(setup.total, loop.clock, loop.timers, new Ledger(setup.totalLedger).limiter);
-const keeping = openKeeping(setup.keepAt, loop.timers);
+const keeping = openKeeping(setup.keepAt, loop.timers, logLoss(log));
 const kept = new KeptFiles(setup.left.files, keeping?.vault);
 
 let stopping = false;

@@ -104,7 +104,7 @@ async function serve(options: Options, settings: Settings, passed: Passed): Prom
   control.reload = () => {
     manager.reloading();
     service.enableSources('SIGHUP');
-    void service.reload('SIGHUP').then(() => manager.reloaded());
+    void service.reloadInTurn('SIGHUP').then(() => manager.reloaded());
   };
   if (manager.watches) service.watch();
   await service.ready();

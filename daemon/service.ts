@@ -35,6 +35,7 @@ import { changeText, limitText } from './change-text.js';
 import { planReload } from './config/reload-plan.js';
 import { silent, SourceControl } from './source-control.js';
 import { settingsOf, type StateFile } from './state-file.js';
+import { JoinedWork, Turns } from './turns.js';
 
 /** What a service is started with. */
 export interface ServiceSetup {
@@ -83,9 +84,8 @@ export class Service implements Operations {
   private settings: Settings;
   private poolLocked = true;
   private metricsText: Promise<Metrics> | undefined;
-  /** The last change; the next one waits for it. */
-  private changes: Promise<unknown> = Promise.resolve();
-  private reloading = false;
+  private readonly turns = new Turns();
+  private readonly reloads = new JoinedWork(this.turns, (who: string) => this.reloadNow(who));
   private looks: NodeJS.Timeout | undefined;
   private lastHealth: Health['status'] = 'ok';
 
@@ -127,7 +127,7 @@ export class Service implements Operations {
     this.departure = new Departure({
       plane: this.plane,
       keptByManager: handover.keepAt !== undefined,
-      inTurn: (work) => this.inTurn(work),
+      inTurn: (work) => this.turns.take(work),
       fds: () => [
         ...[...this.byName.values()].flatMap(({ fds }) => fds),
         { name: ledgerName(TOTAL), fd: totalLedger.fd },
@@ -260,7 +260,7 @@ export class Service implements Operations {
   }
 
   async addDevice(peer: Peer, wanted: NewDevice): Promise<DeviceStatus | Fault> {
-    return this.inTurn(async () => {
+    return this.turns.take(async () => {
       if (this.byName.has(wanted.name)) {
         return new Fault(
           'request',
@@ -299,7 +299,7 @@ export class Service implements Operations {
   }
 
   async changeDevice(peer: Peer, name: string, patch: DevicePatch): Promise<DeviceStatus | Fault> {
-    return this.inTurn(async () => {
+    return this.turns.take(async () => {
       const device = this.byName.get(name);
       if (device === undefined) return unknownDevice(name, this.byName.keys());
       const entropy = this.sourceControl.choose(patch, device.entropy);
@@ -322,7 +322,7 @@ export class Service implements Operations {
   }
 
   async removeDevice(peer: Peer, name: string): Promise<Fault | undefined> {
-    return this.inTurn(async () => {
+    return this.turns.take(async () => {
       const failed = await this.drop(name);
       if (failed) return failed;
       this.logChange(peer, 'device_removed', 'removed', name);
@@ -342,16 +342,16 @@ export class Service implements Operations {
     return failed;
   }
 
-  /** Reads the configuration again and makes what has changed in it; `who` is for the log. */
+  /** Reads the configuration again and makes what has changed in it; `who` is for the log. Refused during a reload. */
   async reload(who: string): Promise<Reload | Fault> {
-    if (this.reloading)
+    if (this.reloads.isUnderWay)
       return new Fault('request', 'reload_busy', 'expected one reload at a time, got a second');
-    this.reloading = true;
-    try {
-      return await this.inTurn(() => this.reloadNow(who));
-    } finally {
-      this.reloading = false;
-    }
+    return this.reloadInTurn(who);
+  }
+
+  /** As reload(), but after one that is under way, which may have read the file already. */
+  async reloadInTurn(who: string): Promise<Reload | Fault> {
+    return this.reloads.ask(who);
   }
 
   private async reloadNow(who: string): Promise<Reload | Fault> {
@@ -408,7 +408,7 @@ export class Service implements Operations {
   }
 
   private async changeSources<T>({ uid, pid }: Peer, change: () => Promise<T | Fault>): Promise<T | Fault> {
-    return this.inTurn(async () => {
+    return this.turns.take(async () => {
       const changed = await change();
       if (changed instanceof Fault) return changed;
       const texts = this.sourceControl.defaultTexts;
@@ -440,13 +440,6 @@ export class Service implements Operations {
 
   private async command(command: Command): Promise<Fault | undefined> {
     return (await this.plane.command(command)) ? undefined : silent();
-  }
-
-  /** Runs one change after those that were asked for before. */
-  private async inTurn<T>(change: () => Promise<T>): Promise<T> {
-    const turn = this.changes.then(change, change);
-    this.changes = turn.catch(() => undefined);
-    return turn;
   }
 
   private logChange({ uid, pid }: Peer, code: string, message: string, device: string): void {

@@ -103,7 +103,7 @@ function open(setup: ServiceSetup, passed: Passed, received: Received | undefine
     return control;
   }
   const names = sockets.map((socket) => socket.settings.name);
-  const handover = new Handover(received?.kept ?? passed.kept, names, setup.keepAt);
+  const handover = new Handover(received?.kept ?? passed.kept, names, setup.keepAt, setup.log.log);
   return { state, stateLock, settings, isDefault, sockets, control, handover };
 }
 

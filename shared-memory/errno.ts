@@ -13,6 +13,8 @@ export const Errno = {
   ENFILE: constants.errno.ENFILE,
   ENOBUFS: constants.errno.ENOBUFS,
   ENOMEM: constants.errno.ENOMEM,
+  // Not in node's table; the same number on every platform that the daemon runs on.
+  ETOOMANYREFS: 109,
   ECONNREFUSED: constants.errno.ECONNREFUSED,
   ECONNRESET: constants.errno.ECONNRESET,
   ECONNABORTED: constants.errno.ECONNABORTED,

@@ -5,7 +5,7 @@ import type { Peer } from '../control/peers.js';
 import type { DataPlane } from '../data-plane.js';
 import type { Log } from '../rng-device.js';
 import type { NamedFd } from './kept-names.js';
-import { ServiceFdStore } from '../systemd/fd-store.js';
+import { NotifyQueue } from '../systemd/notify-queue.js';
 import { NotifySocket } from '../systemd/notify-socket.js';
 import { endText } from './passing.js';
 
@@ -77,11 +77,11 @@ export class Departure {
 
   private async pass(address: string, socket: NotifySocket): Promise<void> {
     const frozen = await this.of.plane.freeze(address);
-    const store = new ServiceFdStore(socket, () => undefined);
-    for (const { name, fd } of this.of.fds()) store.keep(name, fd);
-    store.tell(endText({ whole: frozen, frontEnds: this.of.frontEnds() }));
-    this.sent = store.drain() && frozen;
-    store.close();
+    const queue = new NotifyQueue(socket, { waits: () => undefined, lost: () => undefined });
+    for (const { name, fd } of this.of.fds()) queue.keep(name, fd);
+    queue.tell(endText({ whole: frozen, frontEnds: this.of.frontEnds() }));
+    this.sent = queue.drain() && frozen;
+    queue.close();
     if (!this.sent) this.giveUp?.('not everything could be sent');
   }
 

@@ -4,26 +4,26 @@ import { closeFd, type Fd } from '../../shared-memory/fd.js';
 import { boundPath, socketRole } from '../../shared-memory/unix-socket.js';
 import type { DeviceSocket } from '../device-sockets.js';
 import { LedgerFile } from '../ledger.js';
-import { RETRY_MS, ServiceFdStore } from '../systemd/fd-store.js';
-import { NotifySocket } from '../systemd/notify-socket.js';
+import type { Log } from '../rng-device.js';
+import { NotifyQueue } from '../systemd/notify-queue.js';
 import { type Inherited, type Left, sortInherited } from './inherited.js';
+import { logLoss } from './keeping.js';
 import { type KeptNumber, ledgerName, type NamedFd, TOTAL } from './kept-names.js';
 
 /** What is handed from process to process. */
 export class Handover {
   /** The service manager's socket; undefined: nothing is kept. */
   readonly keepAt: string | undefined;
-  private readonly store: ServiceFdStore | undefined;
+  private readonly store: NotifyQueue | undefined;
   private readonly kept: readonly NamedFd[];
   private readonly inherited: Inherited;
   /** Ledgers that no device has taken yet, by its name. */
   private readonly ledgers: Map<string, Fd>;
 
   /** `kept`: what a process before has left; `devices`: those that are served now; `keepAt`: see {@link keepAt}. */
-  constructor(kept: readonly NamedFd[], devices: readonly string[], keepAt: string | undefined) {
-    const socket = NotifySocket.open(keepAt);
-    this.keepAt = socket === undefined ? undefined : keepAt;
-    this.store = socket && new ServiceFdStore(socket, () => this.flushSoon());
+  constructor(kept: readonly NamedFd[], devices: readonly string[], keepAt: string | undefined, log: Log) {
+    this.store = NotifyQueue.open(keepAt, logLoss(log));
+    this.keepAt = this.store && keepAt;
     this.kept = kept;
     this.inherited = sortInherited(kept, new Set([...devices, TOTAL]));
     this.ledgers = new Map(this.inherited.ledgers);
@@ -37,10 +37,6 @@ export class Handover {
   keepInherited(): void {
     const { surplus } = this.inherited;
     for (const one of this.kept) if (!surplus.includes(one)) this.store?.keep(one.name, one.fd);
-  }
-
-  private flushSoon(): void {
-    setTimeout(() => this.store?.flush(), RETRY_MS);
   }
 
   /** The ledger that a device has had, or a new one, which is kept from now on. */

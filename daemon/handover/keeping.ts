@@ -1,13 +1,14 @@
 // Where a data-plane thread keeps what the next process needs: the service manager's store, through a socket of the thread's own.
+import type { Log } from '../rng-device.js';
 import { NotifySocket } from '../systemd/notify-socket.js';
-import { RETRY_MS, ServiceFdStore } from '../systemd/fd-store.js';
+import { NotifyQueue, RETRY_MS } from '../systemd/notify-queue.js';
 import type { Timer, Timers } from '../timers.js';
 import { FdVault } from './fd-vault.js';
 import type { Keeping } from './front-end-journal.js';
 
 /** What a thread of the service keeps at. */
 export interface ServiceKeeping extends Keeping {
-  readonly store: ServiceFdStore;
+  readonly store: NotifyQueue;
 }
 
 /** Sends again what the service manager's socket could not take. */
@@ -33,12 +34,30 @@ class Retry implements Timer {
   }
 }
 
-/** Opens it; undefined where there is no service manager that asks to be told. */
-export function openKeeping(address: string | undefined, timers: Timers): ServiceKeeping | undefined {
+/** Opens it; undefined where there is no service manager that asks to be told. `lost` is told of what could not be kept. */
+export function openKeeping(
+  address: string | undefined,
+  timers: Timers,
+  lost: (error: string) => void = () => undefined,
+): ServiceKeeping | undefined {
   const socket = NotifySocket.open(address);
   if (socket === undefined) return undefined;
   const retry = new Retry(timers);
-  const store = new ServiceFdStore(socket, () => retry.arm());
+  const store = new NotifyQueue(socket, { waits: () => retry.arm(), lost });
   retry.flush = () => store.flush();
   return { store, vault: new FdVault(store), nextRecord: 1 };
+}
+
+/** Tells once what the next process will lack. */
+export function logLoss(log: Log): (error: string) => void {
+  let told = false;
+  return (error) => {
+    if (!told)
+      log(
+        'error',
+        'keep_failed',
+        `the service manager could not be given all that the next process needs (${error}): guests may lose their device when this one ends`,
+      );
+    told = true;
+  };
 }

@@ -1,4 +1,5 @@
-// Words to the service manager: datagrams to the socket of $NOTIFY_SOCKET, with fds that it is to keep. Each thread has its own socket.
+// Words to the service manager: datagrams to the socket of $NOTIFY_SOCKET, with fds that it is to keep. Each user has a
+// socket of its own.
 // Source: sd_notify(3); the protocol itself, since it is smaller than a library for it.
 import { asFd, closeFd, type Fd } from '../../shared-memory/fd.js';
 import { NativeMemory } from '../../shared-memory/ffi.js';

@@ -3,6 +3,7 @@
 import { MonotonicClock } from '../../shared-memory/monotonic-clock.js';
 import type { DeviceStatus, Health, SourceStatus } from '../control/shapes.js';
 import { bytesText } from '../units.js';
+import { NotifyQueue } from './notify-queue.js';
 import { NotifySocket } from './notify-socket.js';
 
 /** How often the status is looked at, and sent when it has changed. Ours. */
@@ -21,13 +22,17 @@ export interface Told {
 
 /** Words to the service manager. */
 export class ServiceManager {
+  /** For words of a moment; the next one tells as much. */
   private readonly socket: NotifySocket | undefined;
+  /** For words that must arrive: without READY=1 the service is ended for not starting. */
+  private readonly queue: NotifyQueue | undefined;
   private readonly watchdogMs: number | undefined;
   private readonly timers: NodeJS.Timeout[] = [];
   private lastStatus = '';
 
   constructor(env: NodeJS.ProcessEnv, pid: number) {
     this.socket = NotifySocket.open(env['NOTIFY_SOCKET']);
+    this.queue = NotifyQueue.open(env['NOTIFY_SOCKET'], () => undefined);
     const { WATCHDOG_USEC: microseconds = '', WATCHDOG_PID: forPid } = env;
     const isOurs = forPid === undefined || forPid === String(pid);
     this.watchdogMs = isOurs && /^\d+$/.test(microseconds) ? Number(microseconds) / 1000 : undefined;
@@ -42,7 +47,7 @@ export class ServiceManager {
   ready(told: Told): void {
     if (this.socket === undefined) return;
     this.lastStatus = statusLine(told);
-    this.socket.send(`READY=1\nSTATUS=${this.lastStatus}`);
+    this.queue?.tell(`READY=1\nSTATUS=${this.lastStatus}`);
     this.timers.push(setInterval(() => this.tellStatus(told), STATUS_EVERY_MS));
     if (this.watchdogMs !== undefined)
       this.timers.push(setInterval(() => this.giveSign(told), this.watchdogMs / SIGNS_PER_TIMEOUT));
@@ -65,16 +70,16 @@ export class ServiceManager {
     const clock = new MonotonicClock();
     clock.read();
     const microseconds = Math.round((clock.nowMs[0] ?? 0) * 1000);
-    this.socket?.send(`RELOADING=1\nMONOTONIC_USEC=${microseconds}`);
+    this.queue?.tell(`RELOADING=1\nMONOTONIC_USEC=${microseconds}`);
   }
 
   reloaded(): void {
-    this.socket?.send('READY=1');
+    this.queue?.tell('READY=1');
   }
 
   stopping(): void {
     for (const timer of this.timers) clearInterval(timer);
-    this.socket?.send('STOPPING=1');
+    this.queue?.tell('STOPPING=1');
   }
 }
 

@@ -293,3 +293,28 @@ await t.test('row 175: a reload during a reload is told so', async (t) => {
   );
   t.match((await ask(at('control.sock'), 'GET /v1/devices/d199')).status, 200);
 });
+
+await t.test(
+  'SIGHUP during a reload: what was written after that had read the file is read too',
+  async (t) => {
+    const folder = temporaryFolder(t);
+    const at = (name: string): string => join(folder, name);
+    const device = (i: number): string => `[[device]]\nname = "d${i}"\nsocket-path = "${at(`${i}.sock`)}"\n`;
+    const write = (count: number): void =>
+      writeFileSync(
+        at('config'),
+        `${Array.from({ length: count }, (_, i) => device(i)).join('')}[control]\nsocket = "${at('control.sock')}"\n`,
+      );
+    write(1);
+    const daemon = await startDaemon([`--config=${at('config')}`, '--log-level=warn']);
+    t.teardown(() => daemon.kill());
+    t.ok(await eventually(() => existsSync(at('control.sock')) && isLive(at('control.sock')), 20_000));
+    write(200);
+    const first = ask(at('control.sock'), 'POST /v1/reload');
+    t.ok(await eventually(() => existsSync(at('1.sock')), 20_000), 'it is under way');
+    write(201);
+    for (let i = 0; i < 3; i++) process.kill(daemon.pid, 'SIGHUP');
+    t.match(await first, { status: 200 });
+    t.ok(await eventually(() => existsSync(at('200.sock')), 20_000), 'and another follows');
+  },
+);

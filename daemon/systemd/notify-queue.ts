@@ -1,12 +1,13 @@
-// The service manager's file descriptor store: what is kept there is passed to the next process of the service, whatever has become of
-// this one. Source: sd_notify(3), FDSTORE=1; systemd.service(5), FileDescriptorStoreMax=.
-import { Errno } from '../../shared-memory/errno.js';
+// What a service manager must not miss, in order, without ever waiting for it: words, and what goes into its file descriptor store, from
+// where the next process of the service gets it, whatever has become of this one.
+// Source: sd_notify(3), FDSTORE=1; systemd.service(5), FileDescriptorStoreMax=.
+import { Errno, errnoName } from '../../shared-memory/errno.js';
 import { asFd, closeFd, type Fd } from '../../shared-memory/fd.js';
 import * as libc from '../../shared-memory/libc.js';
 import type { FdStore } from '../handover/fd-vault.js';
-import type { NotifySocket } from './notify-socket.js';
+import { NotifySocket } from './notify-socket.js';
 
-/** A full socket is tried again after so long. Ours. */
+/** A socket that takes nothing for now is tried again after so long. Ours. */
 export const RETRY_MS = 5;
 
 /** The last messages of a process wait for at most a second in all. Ours. */
@@ -19,18 +20,38 @@ interface Waiting {
   readonly fd: Fd | undefined;
 }
 
-/** Sends what is to be kept and forgotten, in order, and never waits. */
-export class ServiceFdStore implements FdStore {
+/** What a queue tells. */
+export interface NotifyQueueEvents {
+  /** Something waits: flush() is to be called after {@link RETRY_MS}. */
+  readonly waits: () => void;
+  /** Something could not be sent and never will be; why. */
+  readonly lost: (error: string) => void;
+}
+
+/** Errors of a moment: the socket is full, or the kernel has too many fds under way, or no memory. */
+const NOT_NOW: readonly number[] = [Errno.EAGAIN, Errno.ENOBUFS, Errno.ENOMEM, Errno.ETOOMANYREFS];
+
+/** Sends in order, and never waits. */
+export class NotifyQueue implements FdStore {
   private readonly socket: NotifySocket;
+  private readonly on: NotifyQueueEvents;
   private readonly waiting: Waiting[] = [];
-  private readonly retry: () => void;
-  /** True once something could not be sent at all. */
   private hasLost = false;
 
-  /** `retry` is called when something waits: {@link flush} is then to be called after {@link RETRY_MS}. */
-  constructor(socket: NotifySocket, retry: () => void) {
+  constructor(socket: NotifySocket, on: NotifyQueueEvents) {
     this.socket = socket;
-    this.retry = retry;
+    this.on = on;
+  }
+
+  /** In a thread with an event loop of node's own, which sends what waits; undefined where there is no service manager. */
+  static open(address: string | undefined, lost: NotifyQueueEvents['lost']): NotifyQueue | undefined {
+    const socket = NotifySocket.open(address);
+    if (socket === undefined) return undefined;
+    const queue: NotifyQueue = new NotifyQueue(socket, {
+      waits: () => setTimeout(() => queue.flush(), RETRY_MS),
+      lost,
+    });
+    return queue;
   }
 
   keep(name: string, fd: Fd): void {
@@ -39,7 +60,7 @@ export class ServiceFdStore implements FdStore {
     if (this.waiting.length === 0 && this.send(text, fd)) return;
     const copy = libc.fcntl(fd, libc.F_DUPFD_CLOEXEC, 0);
     if (copy >= 0) this.put({ text, fd: asFd(copy) });
-    else this.hasLost = true;
+    else this.lose(copy);
   }
 
   forget(name: string): void {
@@ -52,22 +73,27 @@ export class ServiceFdStore implements FdStore {
     this.put({ text, fd: undefined });
   }
 
-  /** False when the socket is full. */
+  /** False when it cannot be sent now. */
   private send(text: string, fd: Fd | undefined): boolean {
     const sent = this.socket.send(text, fd === undefined ? [] : [fd]);
-    if (sent === -Errno.EAGAIN) return false;
-    if (sent < 0) this.hasLost = true;
+    if (NOT_NOW.includes(-sent)) return false;
+    if (sent < 0) this.lose(sent);
     return true;
+  }
+
+  private lose(error: number): void {
+    this.hasLost = true;
+    this.on.lost(errnoName(error));
   }
 
   private put(one: Waiting): void {
     this.waiting.push(one);
-    if (this.waiting.length === 1) this.retry();
+    if (this.waiting.length === 1) this.on.waits();
   }
 
   /** Sends what waits, as far as the socket takes it. */
   flush(): void {
-    if (!this.sendWaiting()) this.retry();
+    if (!this.sendWaiting()) this.on.waits();
   }
 
   /** The process ends: sends what waits, and waits for the service manager to take it, for a bounded time; true when it has all that was ever sent. */
