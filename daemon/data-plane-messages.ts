@@ -63,7 +63,7 @@ export type MainMessage =
   /** `keep`: leave every connection as it is, for the next process. */
   | { readonly kind: 'stop'; readonly keep: boolean }
   /** Serve nothing more, write every front-end down and send all to the socket at `address`; then wait for a message. */
-  | { readonly kind: 'freeze'; readonly address: string }
+  | { readonly kind: 'freeze'; readonly id: number; readonly address: string }
   /** Nobody has taken over: go on. */
   | { readonly kind: 'thaw' }
   | { readonly kind: 'command'; readonly id: number; readonly command: Command };
@@ -98,8 +98,8 @@ export type DataPlaneMessage =
   | { readonly kind: 'lastConnectionEnded' }
   /** A command was carried out. */
   | { readonly kind: 'done'; readonly id: number }
-  /** It is frozen; `sent`: all that was to be sent went out. */
-  | { readonly kind: 'frozen'; readonly sent: boolean }
+  /** It is frozen, by the message of this id; `sent`: all that was to be sent went out. */
+  | { readonly kind: 'frozen'; readonly id: number; readonly sent: boolean }
   | SourceMessage
   /** Bytes come from another source than the last ones did. */
   | { readonly kind: 'sourceSwitch'; readonly to: string; readonly from: string }

@@ -1,6 +1,7 @@
 // The data-plane thread: it owns every vhost-user connection, mapping and ring, and blocks in epoll_wait(2) only.
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { assertNever } from '../protocol/assert-never.js';
+import { Fault } from '../protocol/fault.js';
 import { readEventfd } from '../shared-memory/eventfd.js';
 import { asFd } from '../shared-memory/fd.js';
 import { poll, POLLIN } from '../shared-memory/libc.js';
@@ -88,7 +89,7 @@ function take(message: MainMessage): void {
       return;
     case 'freeze':
       frozen = true;
-      post({ kind: 'frozen', sent: sendAll(message.address) });
+      post({ kind: 'frozen', id: message.id, sent: sendAll(message.address) });
       return;
     case 'thaw':
       frozen = false;
@@ -106,10 +107,16 @@ function take(message: MainMessage): void {
 function sendAll(address: string): boolean {
   const there = openKeeping(address, loop.timers);
   if (there === undefined) return false;
-  devices.record(there);
-  const sent = there.store.drain();
-  there.store.close();
-  return sent;
+  try {
+    devices.record(there);
+    return there.store.drain();
+  } catch (error) {
+    if (!(error instanceof Fault)) throw error;
+    log('warn', 'handover_failed', `a front-end cannot be handed over: ${error.message}`);
+    return false;
+  } finally {
+    there.store.close();
+  }
 }
 
 /** Another process may serve the rings by now: until a message comes nothing is touched, not even what this round has brought. */

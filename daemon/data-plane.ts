@@ -45,7 +45,7 @@ export class DataPlane {
   /** Commands that are under way, by number. */
   private readonly commands = new Map<number, () => void>();
   private commandCount = 0;
-  private onFrozen: (sent: boolean) => void = () => undefined;
+  private freezing: { readonly id: number; readonly frozen: (sent: boolean) => void } | undefined;
 
   /** Starts serving `devices` with `sources` in order of preference, each in a thread of its own. */
   constructor(
@@ -90,7 +90,7 @@ export class DataPlane {
       if (message.kind === 'sourceSwitch') this.readers.watch.switched(message.to, message.from);
       if (message.kind === 'done') this.commands.get(message.id)?.();
       if (message.kind === 'dispose') dispose(message);
-      if (message.kind === 'frozen') this.onFrozen(message.sent);
+      if (message.kind === 'frozen' && message.id === this.freezing?.id) this.freezing.frozen(message.sent);
       if (message.kind === 'lastConnectionEnded') events.lastConnectionEnded();
       if (message.kind === 'serving') this.serving.resolve();
     });
@@ -157,8 +157,9 @@ export class DataPlane {
 
   /** Stops serving, and sends all that another process needs to go on; false when it could not. Until {@link thaw} or {@link stop}. */
   async freeze(address: string): Promise<boolean> {
-    const sent = new Promise<boolean>((resolve) => (this.onFrozen = resolve));
-    this.tell({ kind: 'freeze', address });
+    const id = ++this.commandCount;
+    const sent = new Promise<boolean>((frozen) => (this.freezing = { id, frozen }));
+    this.tell({ kind: 'freeze', id, address });
     return sent;
   }
 

@@ -351,9 +351,8 @@ export class DeviceState {
       protocolFeatures: hex(this.protocolFeatures),
       owned: this.owned,
       status: hex(this.status),
-      regions: (this.memory?.regions ?? []).map(({ description, fd }) =>
-        recordOfRegion(description, keep(fd)),
-      ),
+      regions:
+        this.memory?.regions.map(({ description, fd }) => recordOfRegion(description, keep(fd))) ?? null,
       backendReq: this.backendReqFd === undefined ? null : keep(this.backendReqFd),
       vring: this.vring.record(keep),
     };
@@ -369,17 +368,21 @@ export class DeviceState {
     this.backendReqFd = record.backendReq === null ? undefined : take(record.backendReq);
     const mapped = this.restoreMemory(record.regions, take);
     if (mapped instanceof Fault) return mapped;
-    const refused = this.vring.restore(record.vring, this.memory, take);
+    const refused = this.vring.restore(record.vring, take);
     if (refused === undefined) this.updateVring();
     return refused;
   }
 
   private restoreMemory(regions: DeviceRecord['regions'], take: Take): Fault | undefined {
-    if (regions.length === 0) return undefined;
-    const fds = regions.map(({ file }) => take(file));
-    const refused = this.setMemTable(regions.map(regionOfRecord), fds);
-    for (const fd of fds) this.disposal.closeFd(fd);
-    return refused instanceof Fault ? refused : undefined;
+    if (regions === null) return undefined;
+    const fds: Fd[] = [];
+    try {
+      for (const { file } of regions) fds.push(take(file));
+      const refused = this.setMemTable(regions.map(regionOfRecord), fds);
+      return refused instanceof Fault ? refused : undefined;
+    } finally {
+      for (const fd of fds) this.disposal.closeFd(fd);
+    }
   }
 
   /** Lets everything go: ring, fds, mappings. */

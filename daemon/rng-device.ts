@@ -5,6 +5,8 @@ import { errnoName, Errno } from '../shared-memory/errno.js';
 import { EPOLLIN } from '../shared-memory/epoll.js';
 import { asFd, closeFd, type Fd } from '../shared-memory/fd.js';
 import { acceptFrom, peerCredentials } from '../shared-memory/unix-socket.js';
+import { Fault } from '../protocol/fault.js';
+import { SeatCounters } from './counters.js';
 import type { DataPlaneMessage } from './data-plane-messages.js';
 import type { MemoryOptions } from './device-state.js';
 import type { Pools, SourceChoice } from './entropy/pools.js';
@@ -13,8 +15,8 @@ import type { EventLoop, Watch, Watcher } from './event-loop.js';
 import type { Keeping } from './handover/front-end-journal.js';
 import type { Take } from './handover/frontend-record.js';
 import type { LeftToDevice } from './handover/inherited.js';
-import { recordName } from './handover/kept-names.js';
-import { Ledger } from './ledger.js';
+import { type KeptNumber, recordName } from './handover/kept-names.js';
+import { Ledger, MAX_SEATS } from './ledger.js';
 import { LimitTurns } from './limit-turns.js';
 import { type Limit, Limiter } from './limiter.js';
 import { LogThrottle } from './log-throttle.js';
@@ -196,7 +198,29 @@ export class RngDevice implements Watcher, Timer {
       this.context.keeping?.store.forget(recordName(frontEnd.number));
       closeFd(frontEnd.recordFd);
     }
-    for (const number of accepted) this.accept(take(number));
+    for (const number of accepted) this.acceptAnew(number, take);
+    this.clearSeats();
+  }
+
+  private acceptAnew(number: KeptNumber, take: Take): void {
+    try {
+      this.accept(take(number));
+    } catch (error) {
+      if (!(error instanceof Fault)) throw error;
+      this.log('warn', 'accept_failed', `a front-end was closed: ${error.message}`);
+    }
+  }
+
+  /** Counters of front-ends that have not come over: nobody is connected there. */
+  private clearSeats(): void {
+    const { clock } = this.context.loop;
+    clock.read();
+    for (let number = 0; number < MAX_SEATS; number++) {
+      const counters = new SeatCounters(this.ledger.seat(number));
+      if (!counters.isConnected || this.seats[number]?.isFree === false) continue;
+      counters.released(clock.nowMs[0] ?? 0);
+      counters.disconnected();
+    }
   }
 
   onEvents(): void {

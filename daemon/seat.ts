@@ -1,6 +1,6 @@
 // A seat of a device: one front-end at a time, any number one after the other; its connection, its counters, and what it has
 // passed and is to be let go. Each seat of a device draws on the device's limit.
-import type { Fault } from '../protocol/fault.js';
+import { Fault } from '../protocol/fault.js';
 import { closeFd, type Fd } from '../shared-memory/fd.js';
 import { keepOutOfBand, peerCredentials } from '../shared-memory/unix-socket.js';
 import { BacklogHold } from './backlog-hold.js';
@@ -139,30 +139,54 @@ export class Seat {
   serve(fd: Fd): void {
     // Before all else: from here on the next process finds it.
     this.keeping?.vault.keep(fd);
+    try {
+      this.journal = this.keeping && FrontEndJournal.begin(this.keeping, this.device);
+    } catch (error) {
+      this.turnAway(fd);
+      this.keeping?.vault.flush();
+      this.on.log(
+        'warn',
+        'accept_failed',
+        `a front-end was closed: it cannot be written down: ${textOf(error)}`,
+      );
+      return;
+    }
     const { pid, uid } = peerCredentials(fd);
     keepOutOfBand(fd);
     const connection = this.newConnection(fd, pid);
     this.counters.connected(pid, uid);
     this.on.log('info', 'connected', `a front-end has connected (pid ${pid}, uid ${uid})`, { pid, uid });
-    if (this.keeping !== undefined) this.journal = FrontEndJournal.begin(this.keeping, this.device);
-    this.save();
-    connection.open();
+    try {
+      this.save();
+      connection.open();
+    } catch (error) {
+      this.endByBug(error);
+    }
   }
 
   /** Goes on with a front-end of another process; `take` gives fds of the vault, to be owned. */
   goOn(frontEnd: InheritedFrontEnd, take: Take): void {
-    const { record, number, recordFd } = frontEnd;
+    try {
+      this.restore(frontEnd, take);
+    } catch (error) {
+      this.on.log(
+        'error',
+        'takeover_refused',
+        `a front-end is not taken over, and disconnected: ${textOf(error)}`,
+      );
+      this.connection?.close();
+      this.letGo();
+    }
+  }
+
+  private restore({ record, number, recordFd }: InheritedFrontEnd, take: Take): void {
+    if (this.keeping === undefined) closeFd(recordFd);
+    else this.journal = FrontEndJournal.goOn(this.keeping, this.device, number, recordFd);
     const fd = take(record.socket);
     const { pid, uid } = peerCredentials(fd);
     const connection = this.newConnection(fd, pid);
-    if (this.keeping === undefined) closeFd(recordFd);
-    else this.journal = FrontEndJournal.goOn(this.keeping, this.device, number, recordFd);
     this.counters.seated(pid, uid);
-    try {
-      connection.restore(record, take);
-    } catch (error) {
-      this.endByBug(error);
-    }
+    connection.restore(record, take);
     if (this.isFree) return;
     this.on.log('info', 'taken_over', `a front-end goes on in this process (pid ${pid}, uid ${uid})`, {
       pid,
@@ -241,19 +265,19 @@ export class Seat {
   }
 
   private letGo(): void {
+    const wasConnected = this.connection !== undefined;
     this.connection = undefined;
     this.journal?.end();
     this.journal = undefined;
     this.counters.disconnected();
-    this.on.connected(-1);
+    if (wasConnected) this.on.connected(-1);
   }
 
   private endByBug(error: unknown): void {
-    const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
     this.on.log(
       'error',
       'internal',
-      `the connection was closed because of a bug in vhost-rngd, please report it: ${text}`,
+      `the connection was closed because of a bug in vhost-rngd, please report it: ${textOf(error)}`,
     );
     if (this.connection === undefined) return;
     this.connection.close();
@@ -290,6 +314,12 @@ export class Seat {
     this.counters.disconnected();
     this.hold.end();
   }
+}
+
+/** A fault's sentence; a bug's stack. */
+function textOf(error: unknown): string {
+  if (error instanceof Fault) return error.message;
+  return error instanceof Error ? (error.stack ?? error.message) : String(error);
 }
 
 /** Whether a process of this number exists. Source: kill(2), signal 0. */

@@ -113,19 +113,8 @@ async function takeOver(
   { sockets, control, stateLock, handover }: Opened,
 ): Promise<Fault | undefined> {
   const { received } = takeover;
-  const [reason] = handover.refused;
+  const reason = handover.reasonAgainst(sockets, received.frontEnds);
   if (reason !== undefined) return takeover.decline(reason);
-  let frontEnds = 0;
-  for (const { settings } of sockets) {
-    const count = handover.countOf(settings.name);
-    frontEnds += count;
-    if (count > settings.connections)
-      return takeover.decline(
-        `expected ${count} connections of ${settings.name}, got ${settings.connections}`,
-      );
-  }
-  if (frontEnds !== received.frontEnds)
-    return takeover.decline(`expected ${received.frontEnds} front-ends, got ${frontEnds}`);
   const refused = await takeover.finish();
   if (refused) return refused;
   handover.keepInherited();

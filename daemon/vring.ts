@@ -270,16 +270,19 @@ export class Vring implements Watcher, Timer {
     };
   }
 
-  /** Sets a new ring up as the record says, by the checks that its front-end's messages went through; it does not run yet. */
-  restore(record: VringRecord, memory: GuestMemory | undefined, take: Take): Fault | undefined {
+  /**
+   * Sets a new ring up as the record says; it does not run yet, and whether the memory table covers it is checked when it does:
+   * a ring that is stopped may have lost its memory.
+   */
+  restore(record: VringRecord, take: Take): Fault | undefined {
     const taken = (number: number | null): Fd | undefined => (number === null ? undefined : take(number));
     this.base = record.base;
     this.goesOn = record.running;
     this.hasServed = record.hasServed;
-    const { addresses } = record;
+    this.addresses = record.addresses === null ? undefined : addressesOfRecord(record.addresses);
     const refused =
       (record.size === 0 ? undefined : this.setNum(record.size)) ??
-      (addresses === null ? undefined : this.setAddresses(addressesOfRecord(addresses), memory)) ??
+      (this.addresses && checkAddresses(this.addresses)) ??
       this.setCall(taken(record.call)) ??
       this.setErr(taken(record.err)) ??
       (record.started ? this.setKick(taken(record.kick)) : undefined);

@@ -7,6 +7,9 @@ import { readlinkSync } from 'node:fs';
 import { NativeMemory } from './ffi.js';
 import * as libc from './libc.js';
 
+/** Always open: node opens /dev/null where nothing else is. */
+const STDERR = 2;
+
 /** An open file descriptor of this process. */
 export type Fd = number & { readonly __brand: 'Fd' };
 
@@ -18,6 +21,18 @@ export function asFd(number: number): Fd {
 /** Closes; an fd is gone after close(2) whatever it returns, so there is nothing to report. */
 export function closeFd(fd: Fd): void {
   libc.close(fd);
+}
+
+/** Whether this process may open `count` files more, for now. */
+export function canOpen(count: number): boolean {
+  const copies: Fd[] = [];
+  while (copies.length < count) {
+    const copy = libc.fcntl(STDERR, libc.F_DUPFD_CLOEXEC, 0);
+    if (copy < 0) break;
+    copies.push(asFd(copy));
+  }
+  for (const copy of copies) closeFd(copy);
+  return copies.length === count;
 }
 
 /** What lies behind an fd that a peer passed, as far as the daemon decides on it. */

@@ -88,10 +88,10 @@ export class MemoryRegion {
 
   /** Maps a region from `fd`, and adopts it; a fault of scope `request` when it cannot be used: `fd` stays the caller's. */
   static map(description: RegionDescription, fd: Fd, policy: MemoryPolicy): MemoryRegion | Fault {
+    const refused = checkRegion(description, fd, policy);
+    if (refused) return refused;
     const info = inspectFd(fd);
     const sealed = isSealedAgainstShrinking(fd);
-    const refused = checkDescription(description) ?? checkFile(description, info, policy, sealed);
-    if (refused) return refused;
     // A huge-page file is mapped in whole huge pages.
     const blockBytes = Math.max(PAGE_BYTES, info.blockBytes);
     const alignment = BigInt(Number.isInteger(Math.log2(blockBytes)) ? blockBytes : PAGE_BYTES);
@@ -208,6 +208,14 @@ function copied(result: number, length: number): number {
 
 function refuse(code: string, message: string): Fault {
   return new Fault('request', code, message);
+}
+
+/** A fault of scope `request` where such a region of `fd` cannot be used, before it is mapped. */
+export function checkRegion(description: RegionDescription, fd: Fd, policy: MemoryPolicy): Fault | undefined {
+  return (
+    checkDescription(description) ??
+    checkFile(description, inspectFd(fd), policy, isSealedAgainstShrinking(fd))
+  );
 }
 
 function checkDescription(region: RegionDescription): Fault | undefined {

@@ -67,7 +67,13 @@ export class Departure {
       PATIENCE_MS,
     );
     answer(undefined);
-    await this.pass(address, socket);
+    // Not waited for: a data plane that does not answer must not keep this process from going on.
+    const { giveUp } = this;
+    void this.pass(address, socket).then((sent) => {
+      if (this.giveUp !== giveUp) return;
+      this.sent = sent;
+      if (!sent) giveUp?.('not everything could be sent');
+    });
     const why = await given;
     clearTimeout(patience);
     this.giveUp = undefined;
@@ -75,14 +81,15 @@ export class Departure {
     this.of.log('warn', 'handover_failed', `no new process has taken over, this one goes on: ${why}`);
   }
 
-  private async pass(address: string, socket: NotifySocket): Promise<void> {
+  /** True when the other process has been sent everything. */
+  private async pass(address: string, socket: NotifySocket): Promise<boolean> {
     const frozen = await this.of.plane.freeze(address);
     const queue = new NotifyQueue(socket, { waits: () => undefined, lost: () => undefined });
     for (const { name, fd } of this.of.fds()) queue.keep(name, fd);
     queue.tell(endText({ whole: frozen, frontEnds: this.of.frontEnds() }));
-    this.sent = queue.drain() && frozen;
+    const sent = queue.drain() && frozen;
     queue.close();
-    if (!this.sent) this.giveUp?.('not everything could be sent');
+    return sent;
   }
 
   /** The next process has all, and this one will not touch it again. */

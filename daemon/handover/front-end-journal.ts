@@ -41,18 +41,22 @@ export class FrontEndJournal {
     this.keep = (fd) => keeping.vault.keep(fd);
   }
 
-  /** Of a front-end of `device` that has no record yet; it is kept once it is whole. Throws when there is no memory. */
+  /** Of a front-end of `device` that has no record yet; it is kept once it is whole. Throws a Fault when there is no fd, or no memory. */
   static begin(keeping: Keeping, device: string): FrontEndJournal {
     const name = recordName(keeping.nextRecord++);
     return new FrontEndJournal(keeping, device, { name, file: RecordFile.create(), isKept: false });
   }
 
-  /** Goes on with a record that is kept under `number`; adopts `fd`. undefined, `fd` left to the caller: it holds none. */
-  static goOn(keeping: Keeping, device: string, number: number, fd: Fd): FrontEndJournal | undefined {
+  /** Goes on with a record that is kept under `number`; adopts `fd`, which holds one. */
+  static goOn(keeping: Keeping, device: string, number: number, fd: Fd): FrontEndJournal {
     keeping.nextRecord = Math.max(keeping.nextRecord, number + 1);
     const opened = RecordFile.open(fd);
-    const name = recordName(number);
-    return opened && new FrontEndJournal(keeping, device, { name, file: opened.file, isKept: true });
+    if (opened === undefined) throw new Error(`no record in ${recordName(number)}`);
+    return new FrontEndJournal(keeping, device, {
+      name: recordName(number),
+      file: opened.file,
+      isKept: true,
+    });
   }
 
   /** Writes down how things stand; what is no longer needed is forgotten afterwards. */

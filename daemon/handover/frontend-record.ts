@@ -7,7 +7,7 @@ import type { RingAddresses } from '../vring-places.js';
 import type { KeptNumber } from './kept-names.js';
 
 /** Changes when a process that knows this version could misread the next one. */
-export const RECORD_VERSION = 1;
+export const RECORD_VERSION = 2;
 
 /** A ring between SET_VRING_NUM and GET_VRING_BASE. */
 export interface VringRecord {
@@ -47,7 +47,8 @@ export interface DeviceRecord {
   readonly protocolFeatures: string;
   readonly owned: boolean;
   readonly status: string;
-  readonly regions: readonly RegionRecord[];
+  /** null: there was no memory table yet. */
+  readonly regions: readonly RegionRecord[] | null;
   readonly backendReq: KeptNumber | null;
   readonly vring: VringRecord;
 }

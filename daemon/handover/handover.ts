@@ -1,14 +1,21 @@
 // The main thread's part in going on where another process has stopped: what that one has left, the ledgers, and where all of it is
 // kept for the next one.
-import { closeFd, type Fd } from '../../shared-memory/fd.js';
+import type { Fault } from '../../protocol/fault.js';
+import { canOpen, closeFd, type Fd } from '../../shared-memory/fd.js';
+import { checkRegion, type MemoryPolicy } from '../../shared-memory/memory-region.js';
 import { boundPath, socketRole } from '../../shared-memory/unix-socket.js';
 import type { DeviceSocket } from '../device-sockets.js';
 import { LedgerFile } from '../ledger.js';
 import type { Log } from '../rng-device.js';
 import { NotifyQueue } from '../systemd/notify-queue.js';
+import { type FrontendRecord, regionOfRecord } from './frontend-record.js';
 import { type Inherited, type Left, sortInherited } from './inherited.js';
 import { logLoss } from './keeping.js';
 import { type KeptNumber, ledgerName, type NamedFd, TOTAL } from './kept-names.js';
+import { filesOf } from './record-shape.js';
+
+/** What a process opens for itself while it starts: threads, sources, sockets. Ours. */
+const SPARE_FILES = 64;
 
 /** What is handed from process to process. */
 export class Handover {
@@ -61,9 +68,37 @@ export class Handover {
     this.store?.forget(ledgerName(device));
   }
 
-  /** How many front-ends of a device go on in this process. */
-  countOf(device: string): number {
-    return this.inherited.frontEnds.get(device)?.length ?? 0;
+  /** Why not all of `frontEnds` front-ends could go on in this process, as far as can be told beforehand; undefined: they can. */
+  reasonAgainst(devices: readonly DeviceSocket[], frontEnds: number): string | undefined {
+    const [refused] = this.inherited.refused;
+    if (refused !== undefined) return refused;
+    const perDevice = devices.map(({ settings }) => ({
+      settings,
+      records: (this.inherited.frontEnds.get(settings.name) ?? []).map(({ record }) => record),
+    }));
+    const records = perDevice.flatMap((one) => one.records);
+    if (records.length !== frontEnds) return `expected ${frontEnds} front-ends, got ${records.length}`;
+    for (const { settings, records } of perDevice) {
+      if (records.length > settings.connections)
+        return `expected ${records.length} connections of ${settings.name}, got ${settings.connections}`;
+      const unusable = records
+        .map((record) => this.unusableMemory(record, settings.memoryPolicy))
+        .find(Boolean);
+      if (unusable) return `the memory of a guest of ${settings.name}: ${unusable.message}`;
+    }
+    const files = records.reduce((sum, record) => sum + filesOf(record).length, SPARE_FILES);
+    return canOpen(files)
+      ? undefined
+      : `expected ${files} files more that may be open, got fewer: raise LimitNOFILE`;
+  }
+
+  private unusableMemory({ state }: FrontendRecord, policy: MemoryPolicy): Fault | undefined {
+    for (const region of state.regions ?? []) {
+      const fd = this.inherited.files.get(region.file);
+      const refused = fd && checkRegion(regionOfRecord(region), fd, policy);
+      if (refused) return refused;
+    }
+    return undefined;
   }
 
   /** What the data plane goes on with at its start, for devices that it serves from then on. */

@@ -1,5 +1,7 @@
 // The open files that a process before has kept, while this one takes its devices over: each front-end gets fds of its own of them,
 // and what is then needed by nobody is let go.
+import { Fault } from '../../protocol/fault.js';
+import { errnoName } from '../../shared-memory/errno.js';
 import { asFd, type Fd } from '../../shared-memory/fd.js';
 import * as libc from '../../shared-memory/libc.js';
 import type { PeerDisposal } from '../peer-disposal.js';
@@ -16,11 +18,17 @@ export class KeptFiles {
     for (const [number, fd] of this.files) vault?.adopt(number, fd);
   }
 
-  /** An fd of the caller's own of a file. Throws when it is not there, or when no fd is free. */
+  /** An fd of the caller's own of a file. Throws a Fault when no fd is free. */
   take(number: KeptNumber): Fd {
     const fd = this.files.get(number);
-    const copy = fd === undefined ? -1 : libc.fcntl(fd, libc.F_DUPFD_CLOEXEC, 0);
-    if (copy < 0) throw new Error(`no open file of number ${number}: ${copy}`);
+    if (fd === undefined) throw new Error(`no open file of number ${number}`);
+    const copy = libc.fcntl(fd, libc.F_DUPFD_CLOEXEC, 0);
+    if (copy < 0)
+      throw new Fault(
+        'connection',
+        'fds_truncated',
+        `no fd is free for what it needs: ${errnoName(copy)}; raise LimitNOFILE`,
+      );
     return asFd(copy);
   }
 

@@ -27,7 +27,7 @@ export class RecordFile {
     this.sequence = sequence;
   }
 
-  /** A new, empty file, whose fd is the caller's. Throws when there is none. */
+  /** A new, empty file, whose fd is the caller's. Throws a Fault when there is none. */
   static create(): RecordFile {
     return new RecordFile(openMemfd('vhost-rngd-record', AREAS.length * AREA_BYTES), 0);
   }

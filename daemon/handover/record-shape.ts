@@ -30,8 +30,8 @@ const DeviceRecordShape = v.strictObject({
   protocolFeatures: u64,
   owned: v.boolean(),
   status: u64,
-  regions: v.array(
-    v.strictObject({ guestPhysAddr: u64, size: u64, userAddr: u64, mmapOffset: u64, file: count }),
+  regions: v.nullable(
+    v.array(v.strictObject({ guestPhysAddr: u64, size: u64, userAddr: u64, mmapOffset: u64, file: count })),
   ),
   backendReq: kept,
   vring: VringShape,
@@ -62,5 +62,5 @@ export function parseRecord(text: string): FrontendRecord | undefined {
 export function filesOf({ socket, state, message }: FrontendRecord): number[] {
   const { regions, backendReq, vring } = state;
   const single = [backendReq, vring.kick, vring.call, vring.err].flatMap((number) => number ?? []);
-  return [socket, ...single, ...regions.map(({ file }) => file), ...message.fds];
+  return [socket, ...single, ...(regions ?? []).map(({ file }) => file), ...message.fds];
 }

@@ -8,7 +8,9 @@ import * as v from 'valibot';
 import { type DeviceStatus, DeviceShape } from '../../daemon/control/shapes.js';
 import { encodeHeader } from '../../protocol/header.js';
 import { FrontendRequest } from '../../protocol/request.js';
+import { closeFd } from '../../shared-memory/fd.js';
 import { ask } from '../support/control-client.js';
+import { GuestRam } from '../support/guest-ram.js';
 import { ReadingGuest } from '../support/reading-guest.js';
 import { temporaryFolder } from '../support/rng-daemon.js';
 import { ServiceManager } from '../support/service-manager.js';
@@ -145,6 +147,43 @@ await t.test('a device that is no longer served: its guest is disconnected, the 
   first.close();
   second.close();
 });
+
+await t.test('a guest whose files were not all kept: it is not shown as connected', async (t) => {
+  const { path, all, manager, device } = await startKept(t);
+  const vm = VirtualMachine.start(path);
+  t.equal(vm.request(64).length, 64);
+  await manager.kill('SIGKILL');
+  // As a store that was full would have it.
+  const lost = manager.store.findIndex(({ name }) => name.startsWith('vhost-rngd.fd.'));
+  for (const { fd } of manager.store.splice(lost, 1)) closeFd(fd);
+  await manager.start(all);
+  t.match(manager.log, /none of number \d+: raise FileDescriptorStoreMax \[takeover_refused\]/);
+  t.match(await device(), { state: 'listening', frontEnds: [], requests: 1, connections: 1 });
+  vm.close();
+});
+
+/** What a VMM may do before its ring is no longer covered by its memory. */
+const UNCOVERED: readonly (readonly [string, (vm: VirtualMachine) => void])[] = [
+  ['a ring that was stopped before', (vm) => void vm.frontend.getVringBase()],
+  ['a ring that ran', () => undefined],
+];
+
+for (const [title, before] of UNCOVERED) {
+  await t.test(`${title}, and memory that no longer covers it: the connection goes on`, async (t) => {
+    const { path, restart, manager } = await startKept(t);
+    const vm = VirtualMachine.start(path);
+    t.equal(vm.request(64).length, 64);
+    before(vm);
+    const other = new GuestRam([{ guestPhysAddr: 0x2_0000_0000n, bytes: 2 ** 20, sealed: true }]);
+    vm.frontend.setMemTable(other);
+    t.ok(vm.frontend.answers());
+    await restart('SIGTERM');
+    t.ok(vm.frontend.answers());
+    t.notMatch(manager.log, /the connection was closed/);
+    vm.close();
+    other.close();
+  });
+}
 
 await t.test('fewer connections than before: one guest goes on, nothing of the other is kept', async (t) => {
   const { path, all, restart, manager } = await startKept(t, ['--connections=2']);

@@ -2,7 +2,8 @@
 // Whatever keeps the new one from it, the old one serves on.
 //
 // Leaves out: a real guest (end-to-end).
-import { existsSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { setTimeout } from 'node:timers/promises';
@@ -15,7 +16,7 @@ import { NativeMemory } from '../../shared-memory/ffi.js';
 import { bindTo, MessageBuffer, openDatagramSocket } from '../../shared-memory/unix-socket.js';
 import { ask } from '../support/control-client.js';
 import { eventually, temporaryFolder } from '../support/rng-daemon.js';
-import { isLive, runToEnd, startProcess, waitUntilLive } from '../support/started-process.js';
+import { isLive, MAIN, runToEnd, startProcess, waitUntilLive } from '../support/started-process.js';
 import { DATA_BASE, VirtualMachine } from '../support/virtual-machine.js';
 
 const EX_TEMPFAIL = 75;
@@ -170,6 +171,67 @@ await t.test('a device that the new one does not serve: the old one serves on', 
     paths.some((one) => existsSync(one)),
     'its socket files were its own all the time',
   );
+});
+
+/** What keeps a new process from going on with every guest; the limit is that of files that may be open. */
+const DECLINED: readonly (readonly [string, { readonly args?: string; readonly files?: number }, RegExp])[] =
+  [
+    ['too few connections', { args: '--connections=1' }, /expected 2 connections of rng0, got 1/],
+    ['memory that it does not take', { args: '--memory=require-sealed' }, /rng0: expected memory sealed/],
+    ['too few files', { files: 100 }, /files more that may be open, got fewer: raise LimitNOFILE/],
+  ];
+
+for (const [title, { args, files }, line] of DECLINED) {
+  await t.test(`${title}: the new process declines, and no guest notices`, async (t) => {
+    const { path, old, control } = await startOld(t, ['--connections=2']);
+    const vms = [1, 2].map(() => VirtualMachine.start(path, { sealed: false }));
+    for (const vm of vms) t.equal(vm.request(64).length, 64);
+    const limit = files === undefined ? '' : `ulimit -n ${files}; `;
+    const run = spawnSync(
+      'sh',
+      [
+        ...['-c', `${limit}exec "$@"`, 'sh', process.execPath, MAIN, `--socket-path=${path}`],
+        ...[args ?? '--connections=2', `--takeover=${control}`],
+        ...(args === '--connections=1' ? [] : ['--connections=2']),
+      ],
+      { encoding: 'utf8', env: { ...process.env, NODE_OPTIONS: '', NOTIFY_SOCKET: '' } },
+    );
+    t.equal(run.status, EX_TEMPFAIL);
+    t.match(run.stderr, line);
+    for (const vm of vms) {
+      t.equal(vm.request(64).length, 64);
+      vm.settle();
+      vm.close();
+    }
+    t.equal(await pidBehind(control), old.child.pid);
+  });
+}
+
+await t.test('an old process that has too few files to write its guests down serves on', async (t) => {
+  const { path, old, control, all } = await startOld(t);
+  const vm = VirtualMachine.start(path);
+  t.equal(vm.request(64).length, 64);
+  const pid = String(old.child.pid);
+  const list = (): string => readdirSync(`/proc/${pid}/fd`).join();
+  // Until connections of before are closed.
+  for (let last = ''; last !== list();) {
+    last = list();
+    await setTimeout(500);
+  }
+  const used = new Set(list().split(',').map(Number));
+  const free = Array.from({ length: used.size + 8 }, (_, fd) => fd).filter((fd) => !used.has(fd));
+  const leave = (files: number): void => {
+    const run = spawnSync('prlimit', ['--pid', pid, `--nofile=${free[files] ?? 0}:`]);
+    if (run.status !== 0) throw new Error(run.stderr.toString());
+  };
+  for (const files of [1, 2]) {
+    leave(files);
+    const run = runToEnd([...all, `--takeover=${control}`], { NODE_OPTIONS: '' });
+    t.equal(run.status, EX_TEMPFAIL, `${files}: ${run.stderr}`);
+    for (let i = 0; i < 10; i++) t.equal(vm.request(64).length, 64);
+  }
+  t.equal(await pidBehind(control), old.child.pid);
+  vm.close();
 });
 
 await t.test('a device without a front-end may be left out; its socket file goes', async (t) => {

@@ -1,6 +1,6 @@
 // What a process before has left: taken device by device, and refused device by device.
 import t from 'tap';
-import type { FrontendRecord } from '../../../daemon/handover/frontend-record.js';
+import { type FrontendRecord, RECORD_VERSION } from '../../../daemon/handover/frontend-record.js';
 import { sortInherited } from '../../../daemon/handover/inherited.js';
 import { fileName, ledgerName, type NamedFd, recordName } from '../../../daemon/handover/kept-names.js';
 import { RecordFile } from '../../../daemon/handover/record-file.js';
@@ -10,7 +10,7 @@ import { openMemfd } from '../../../shared-memory/memfd.js';
 
 function recordOf(device: string, socket: number, kick: number | null): FrontendRecord {
   return {
-    version: 1,
+    version: RECORD_VERSION,
     device,
     socket,
     state: {
@@ -74,7 +74,7 @@ t.test('front-ends, ledgers and open files find their devices', (t) => {
 
 /** What is wrong with one record, and what the log says of it. */
 const REFUSED: readonly (readonly [string, unknown, RegExp])[] = [
-  ['another version', { ...recordOf('a', 1, 2), version: 2 }, /a record of this version/],
+  ['another version', { ...recordOf('a', 1, 2), version: RECORD_VERSION + 1 }, /a record of this version/],
   ['no JSON', 'rubbish', /a record of this version/],
   ['a field that is not known', { ...recordOf('a', 1, 2), more: 1 }, /a record of this version/],
   ['a device that is gone', recordOf('gone', 1, 2), /got gone/],
