@@ -2,40 +2,36 @@
 //
 // Data path: socket bytes -> header -> payload -> message. Exactly a header is read, then exactly its payload, so
 // fds always belong to the message they came with and nothing is allocated before a size has been checked.
+//
+// A process may be killed anywhere, and the next one goes on: a message is written down before it leaves the socket
+// (incoming-message.ts), and what it has changed, its reply included, before that leaves (outbox.ts). In between it is carried out again.
 import { Errno, errnoName } from '../shared-memory/errno.js';
 import { EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from '../shared-memory/epoll.js';
 import { type Fd } from '../shared-memory/fd.js';
-import { NativeMemory } from '../shared-memory/ffi.js';
 import { poll } from '../shared-memory/libc.js';
-import { FDS_TRUNCATED, MAX_RECEIVED_FDS, MessageBuffer } from '../shared-memory/unix-socket.js';
 import { Fault } from '../protocol/fault.js';
-import { decodeHeader, type Header, HEADER_BYTES, MAX_PAYLOAD_BYTES } from '../protocol/header.js';
+import { decodeHeader, type Header, HEADER_BYTES } from '../protocol/header.js';
 import { decodeFrontendMessage, MAX_MEM_REGIONS } from '../protocol/message.js';
 import { encodeU64Reply } from '../protocol/reply.js';
 import { FrontendRequest, frontendRequestName, frontendRequestSpec } from '../protocol/request.js';
 import type { DeviceState } from './device-state.js';
 import type { EventLoop, Watch, Watcher } from './event-loop.js';
 import type { FrontendRecord, Keep, Take } from './handover/frontend-record.js';
+import { IncomingMessage, type MessageContext, type MessageEvents } from './incoming-message.js';
+import { MAX_WAITING_BYTES, type Outbox } from './outbox.js';
 import { connectionBlocked } from './peer-calls.js';
-import type { ServiceContext } from './ring-service.js';
 import type { Timer } from './timers.js';
 
 /** A message that has begun must be complete after this time. */
 const MESSAGE_TIMEOUT_MS = 10_000;
 /** Messages of one connection in one round; then the others have their turn. Ours. */
 const MESSAGES_PER_ROUND = 32;
-/** Replies that wait for a front-end that does not read; beyond this it is closed. */
-const MAX_QUEUED_REPLY_BYTES = 256 * 1024;
 
 const ACK_OK = 0n;
 const ACK_REFUSED = 1n;
 
-/** The buffers of this thread, used by one message at a time. */
-const messages = new MessageBuffer();
-const outgoing = new NativeMemory(HEADER_BYTES + MAX_PAYLOAD_BYTES);
-
-/** What a connection tells its owner. */
-export interface ConnectionEvents {
+/** What a connection tells its owner, who writes it down for the next process where it is to. */
+export interface ConnectionEvents extends MessageEvents {
   /** A message was refused; the connection goes on. */
   refused(fault: Fault): void;
   /** The connection has ended and everything of it is let go. Without a fault the front-end has hung up. */
@@ -44,36 +40,35 @@ export interface ConnectionEvents {
   bug(error: unknown): void;
   /** Too much of what the front-end passed waits to be let go; its messages wait until resume(). */
   held(): void;
-  /** What record() gives has changed; whoever keeps it for the next process writes it down now. */
-  changed(): void;
 }
 
-/** What a connection needs of its device. */
-type ConnectionContext = Pick<ServiceContext, 'loop' | 'owner' | 'disposal'>;
-
-/** Speaks vhost-user with one front-end. Owns its socket, and the device state that the front-end sets up. */
+/** Speaks vhost-user with one front-end. Owns its socket and its replies, and the device state that the front-end sets up. */
 export class Connection implements Watcher, Timer {
   dueMs = Infinity;
   readonly state: DeviceState;
   private readonly fd: Fd;
-  private readonly context: ConnectionContext;
+  private readonly context: MessageContext;
   private readonly loop: EventLoop;
   private readonly events: ConnectionEvents;
-  private readonly incoming = new NativeMemory(HEADER_BYTES + MAX_PAYLOAD_BYTES);
+  private readonly incoming: IncomingMessage;
+  private readonly outbox: Outbox;
   private watch: Watch | undefined;
-  private received = 0;
   private header: Header | undefined;
-  private fds: Fd[] = [];
-  private queued: Uint8Array[] = [];
-  private queuedBytes = 0;
   /** True while the socket is full and EPOLLOUT is watched. */
   private blocked = false;
   /** True while the front-end's messages wait. */
   private isHeld = false;
   private ended = false;
 
-  constructor(fd: Fd, context: ConnectionContext, state: DeviceState, events: ConnectionEvents) {
+  constructor(
+    { fd, outbox }: { readonly fd: Fd; readonly outbox: Outbox },
+    context: MessageContext,
+    state: DeviceState,
+    events: ConnectionEvents,
+  ) {
     this.fd = fd;
+    this.outbox = outbox;
+    this.incoming = new IncomingMessage(fd, context, events);
     this.context = context;
     this.loop = context.loop;
     this.state = state;
@@ -85,26 +80,21 @@ export class Connection implements Watcher, Timer {
     return {
       socket: keep(this.fd),
       state: this.state.record(keep),
-      message: {
-        bytes: this.incoming.bytes.toString('base64', 0, this.received),
-        fds: this.fds.map(keep),
-      },
-      replies: this.queued.map((reply) => Buffer.from(reply).toString('base64')),
+      message: this.incoming.record(keep),
+      replies: { file: keep(this.outbox.fd), end: this.outbox.end },
     };
   }
 
   /** Goes on where the record says; on a fault the connection has ended. Called once, before open(). */
   restore(record: FrontendRecord, take: Take): void {
-    const bytes = Buffer.from(record.message.bytes, 'base64');
-    this.incoming.bytes.set(bytes);
-    this.received = bytes.length;
-    this.fds = record.message.fds.map(take);
-    this.queued = record.replies.map((reply) => Buffer.from(reply, 'base64'));
-    this.queuedBytes = this.queued.reduce((sum, { length }) => sum + length, 0);
-    if (bytes.length >= HEADER_BYTES) this.header = this.checkedHeader();
-    if (bytes.length > 0) this.loop.timers.armIn(this, MESSAGE_TIMEOUT_MS);
-    const refused = this.state.restore(record.state, take);
-    if (refused !== undefined) this.end(refused);
+    const refused = this.incoming.restore(record.message, take) ?? this.state.restore(record.state, take);
+    if (refused !== undefined) {
+      this.end(refused);
+      return;
+    }
+    const { received } = this.incoming;
+    if (received > 0) this.loop.timers.armIn(this, MESSAGE_TIMEOUT_MS);
+    if (received >= HEADER_BYTES) this.header = this.checkedHeader();
   }
 
   /** Starts to listen to the front-end. */
@@ -117,15 +107,15 @@ export class Connection implements Watcher, Timer {
       return;
     }
     this.watch = watch;
-    if (this.queued.length > 0) this.sendQueued();
+    this.sendReplies();
     // What a process before has received tells of itself no more.
-    if (this.received > 0) this.receiveMessages();
+    if (this.incoming.received > 0) this.receiveMessages();
   }
 
   onEvents(events: number): void {
     // What a front-end has sent before it left need not be read; as long as it is there, it can wait.
     if (this.isHeld && (events & EPOLLHUP) !== 0) this.end(undefined);
-    if ((events & EPOLLOUT) !== 0) this.sendQueued();
+    if ((events & EPOLLOUT) !== 0) this.sendReplies();
     if ((events & (EPOLLIN | EPOLLHUP | EPOLLRDHUP)) !== 0) this.receiveMessages();
   }
 
@@ -149,17 +139,10 @@ export class Connection implements Watcher, Timer {
     this.rewatch();
   }
 
-  private hasEnded(): boolean {
-    return this.ended;
-  }
-
   private receiveMessages(): void {
     for (let cost = 0; cost < MESSAGES_PER_ROUND;) {
       if (this.ended || this.mustWait()) return;
-      if (!this.receiveHeader() || !this.receivePayload()) {
-        if (this.received > 0 && !this.hasEnded()) this.events.changed();
-        return;
-      }
+      if (!this.receiveHeader() || !this.receivePayload()) return;
       // Mapping memory takes longer than all others together.
       cost += this.header?.request === FrontendRequest.SetMemTable ? MESSAGES_PER_ROUND : 1;
       this.takeMessage();
@@ -170,7 +153,7 @@ export class Connection implements Watcher, Timer {
   /** True between two messages while too much of what this front-end passed waits. */
   private mustWait(): boolean {
     if (this.isHeld) return true;
-    if (this.received > 0 || !this.context.disposal.isFull()) return false;
+    if (this.incoming.received > 0 || !this.context.disposal.isFull()) return false;
     this.isHeld = true;
     this.rewatch();
     this.events.held();
@@ -197,7 +180,7 @@ export class Connection implements Watcher, Timer {
   }
 
   private receiveUpTo(wanted: number): boolean {
-    while (this.received < wanted) {
+    while (this.incoming.received < wanted) {
       if (this.ended || !this.receive(wanted)) return false;
     }
     return !this.ended;
@@ -205,41 +188,17 @@ export class Connection implements Watcher, Timer {
 
   /** Reads towards `wanted` bytes of this message; false when there is nothing more to do now. */
   private receive(wanted: number): boolean {
-    const span = { offset: this.received, length: wanted - this.received };
-    messages.mark = this.loop.calls;
-    messages.owner = this.context.owner;
-    const got = messages.receive(this.fd, this.incoming, span, this.fds);
+    const got = this.incoming.receive(wanted);
     if (this.loop.calls.isAccused(this.context.owner)) {
       this.end(connectionBlocked());
       return false;
     }
     if (got === -Errno.EAGAIN) return false;
     if (got === -Errno.EINTR) return true;
-    if (got === FDS_TRUNCATED) {
-      this.end(
-        new Fault(
-          'connection',
-          'fds_truncated',
-          'expected to receive the fds of a message, got no free descriptor for them here: raise LimitNOFILE',
-        ),
-      );
+    if (got instanceof Fault || got <= 0) {
+      this.end(got instanceof Fault ? got : this.endOfStream(got));
       return false;
     }
-    if (got <= 0) {
-      this.end(this.endOfStream(got));
-      return false;
-    }
-    if (this.fds.length > MAX_RECEIVED_FDS) {
-      this.end(
-        new Fault(
-          'connection',
-          'fds_truncated',
-          `expected at most ${MAX_RECEIVED_FDS} fds with a message, got more`,
-        ),
-      );
-      return false;
-    }
-    this.received += got;
     if (this.dueMs === Infinity) this.loop.timers.armIn(this, MESSAGE_TIMEOUT_MS);
     return true;
   }
@@ -248,18 +207,19 @@ export class Connection implements Watcher, Timer {
     if (result < 0 && result !== -Errno.ECONNRESET) {
       return new Fault('connection', 'socket_failed', `receiving failed: ${errnoName(result)}`);
     }
-    if (this.received === 0) return undefined;
+    const { received } = this.incoming;
+    if (received === 0) return undefined;
     const expected = HEADER_BYTES + (this.header?.payloadBytes ?? 0);
     return new Fault(
       'connection',
       'message_cut',
-      `expected ${expected} bytes of a message, got ${this.received} and the end`,
+      `expected ${expected} bytes of a message, got ${received} and the end`,
     );
   }
 
   /** The header in the buffer; undefined when it is refused, and the connection has ended. */
   private checkedHeader(): Header | undefined {
-    const header = decodeHeader(this.incoming.bytes.subarray(0, HEADER_BYTES));
+    const header = decodeHeader(this.incoming.bytes(0, HEADER_BYTES));
     if (header instanceof Fault) {
       this.end(header);
       return undefined;
@@ -281,19 +241,13 @@ export class Connection implements Watcher, Timer {
     return this.ended ? undefined : header;
   }
 
-  /**
-   * Handles the complete message in the buffer, and sends what is due. Written down are the message before, and what it has
-   * changed and its reply after: a process that is killed anywhere between carries it out again, or sends the reply.
-   */
+  /** Handles the complete message in the buffer, and sends what is due. */
   private takeMessage(): void {
     const header = this.header;
     if (header === undefined) return;
-    this.events.changed();
-    const payload = this.incoming.bytes.subarray(HEADER_BYTES, HEADER_BYTES + header.payloadBytes);
-    const fds = this.fds;
-    this.received = 0;
+    const payload = this.incoming.bytes(HEADER_BYTES, HEADER_BYTES + header.payloadBytes);
+    const fds = this.incoming.end();
     this.header = undefined;
-    this.fds = [];
     this.loop.timers.disarm(this);
     try {
       this.handle(header, payload, fds);
@@ -302,7 +256,7 @@ export class Connection implements Watcher, Timer {
     }
     if (this.ended) return;
     this.events.changed();
-    if (this.queued.length > 0) this.sendQueued();
+    this.sendReplies();
   }
 
   private handle(header: Header, payload: Uint8Array, fds: Fd[]): void {
@@ -346,47 +300,28 @@ export class Connection implements Watcher, Timer {
   }
 
   private send(reply: Uint8Array): void {
-    this.queued.push(reply);
-    this.queuedBytes += reply.length;
-    if (this.queuedBytes > MAX_QUEUED_REPLY_BYTES) {
-      this.end(
-        new Fault(
-          'connection',
-          'replies_not_read',
-          `expected replies to be read, got ${this.queuedBytes} bytes waiting`,
-        ),
-      );
+    this.outbox.add(reply);
+    const { waiting } = this.outbox;
+    if (waiting > MAX_WAITING_BYTES) {
+      const message = `expected replies to be read, got ${waiting} bytes waiting`;
+      this.end(new Fault('connection', 'replies_not_read', message));
     }
   }
 
-  private sendQueued(): void {
-    this.flush();
-    if (!this.ended) this.events.changed();
-  }
-
   /** Sends what the socket takes; the rest waits for EPOLLOUT. */
-  private flush(): void {
-    while (!this.ended) {
-      const reply = this.queued[0];
-      if (reply === undefined) break;
-      outgoing.bytes.set(reply);
-      messages.mark = this.loop.calls;
-      messages.owner = this.context.owner;
-      const sent = messages.send(this.fd, outgoing, { offset: 0, length: reply.length });
+  private sendReplies(): void {
+    while (!this.ended && this.outbox.waiting > 0) {
+      const sent = this.outbox.send(this.fd, this.loop.calls, this.context.owner);
       if (sent === -Errno.EAGAIN || sent === -Errno.EINTR) break;
-      if (sent < 0) {
+      if (sent <= 0) {
         this.end(
           sent === -Errno.EPIPE
             ? undefined
             : new Fault('connection', 'socket_failed', `sending failed: ${errnoName(sent)}`),
         );
-        return;
       }
-      this.queuedBytes -= sent;
-      if (sent === reply.length) this.queued.shift();
-      else this.queued[0] = reply.subarray(sent);
     }
-    const blocked = this.queued.length > 0;
+    const blocked = !this.ended && this.outbox.waiting > 0;
     if (this.ended || this.watch === undefined || blocked === this.blocked) return;
     this.blocked = blocked;
     this.rewatch();
@@ -399,7 +334,7 @@ export class Connection implements Watcher, Timer {
       new Fault(
         'connection',
         'message_timeout',
-        `expected a whole message within ${seconds} s, got ${this.received} bytes`,
+        `expected a whole message within ${seconds} s, got ${this.incoming.received} bytes`,
       ),
     );
   }
@@ -422,8 +357,8 @@ export class Connection implements Watcher, Timer {
     this.loop.timers.disarm(this);
     this.state.close();
     if (this.watch !== undefined) this.loop.unwatch(this.watch);
-    for (const fd of this.fds) this.context.disposal.closeFd(fd);
-    this.fds = [];
+    for (const fd of this.incoming.close()) this.context.disposal.closeFd(fd);
     this.context.disposal.endSocket(this.fd);
+    this.context.disposal.closeFd(this.outbox.fd);
   }
 }

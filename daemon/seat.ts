@@ -2,16 +2,17 @@
 // passed and is to be let go. Each seat of a device draws on the device's limit.
 import { Fault } from '../protocol/fault.js';
 import { closeFd, type Fd } from '../shared-memory/fd.js';
-import { keepOutOfBand, peerCredentials } from '../shared-memory/unix-socket.js';
+import { keepOutOfBand, lookFromStart, peerCredentials } from '../shared-memory/unix-socket.js';
 import { BacklogHold } from './backlog-hold.js';
 import { Connection } from './connection.js';
 import { SeatCounters } from './counters.js';
 import type { DataPlaneMessage } from './data-plane-messages.js';
 import { DeviceState, type MemoryOptions } from './device-state.js';
 import { FrontEndJournal, type Keeping } from './handover/front-end-journal.js';
-import type { Take } from './handover/frontend-record.js';
+import type { FrontendRecord, Take } from './handover/frontend-record.js';
 import type { InheritedFrontEnd } from './handover/inherited.js';
 import { LogThrottle } from './log-throttle.js';
+import { Outbox } from './outbox.js';
 import { PeerDisposal } from './peer-disposal.js';
 import type { ServiceContext } from './ring-service.js';
 import type { LogLevel } from './rng-device.js';
@@ -139,9 +140,12 @@ export class Seat {
   serve(fd: Fd): void {
     // Before all else: from here on the next process finds it.
     this.keeping?.vault.keep(fd);
+    let outbox: Outbox | undefined;
     try {
+      outbox = Outbox.create();
       this.journal = this.keeping && FrontEndJournal.begin(this.keeping, this.device);
     } catch (error) {
+      if (outbox !== undefined) closeFd(outbox.fd);
       this.turnAway(fd);
       this.keeping?.vault.flush();
       this.on.log(
@@ -153,7 +157,8 @@ export class Seat {
     }
     const { pid, uid } = peerCredentials(fd);
     keepOutOfBand(fd);
-    const connection = this.newConnection(fd, pid);
+    lookFromStart(fd);
+    const connection = this.newConnection({ fd, outbox }, pid);
     this.counters.connected(pid, uid);
     this.on.log('info', 'connected', `a front-end has connected (pid ${pid}, uid ${uid})`, { pid, uid });
     try {
@@ -184,7 +189,7 @@ export class Seat {
     else this.journal = FrontEndJournal.goOn(this.keeping, this.device, number, recordFd);
     const fd = take(record.socket);
     const { pid, uid } = peerCredentials(fd);
-    const connection = this.newConnection(fd, pid);
+    const connection = this.newConnection({ fd, outbox: this.takeOutbox(record, fd, take) }, pid);
     this.counters.seated(pid, uid);
     connection.restore(record, take);
     if (this.isFree) return;
@@ -209,7 +214,16 @@ export class Seat {
     journal.close();
   }
 
-  private newConnection(fd: Fd, pid: number): Connection {
+  private takeOutbox({ replies }: FrontendRecord, socket: Fd, take: Take): Outbox {
+    try {
+      return Outbox.goOn(take(replies.file), replies.end);
+    } catch (error) {
+      this.disposal.endSocket(socket);
+      throw error;
+    }
+  }
+
+  private newConnection(made: { readonly fd: Fd; readonly outbox: Outbox }, pid: number): Connection {
     this.service.loop.calls.acquit(this.number);
     this.peerPid = pid;
     const { requests, bytes } = this.counters;
@@ -220,12 +234,13 @@ export class Seat {
       memoryNotShared: () => this.logNotShared(),
       bug: (error) => this.endByBug(error),
     });
-    const connection = new Connection(fd, this.service, state, {
+    const connection = new Connection(made, this.service, state, {
       refused: (fault) => this.logFault('warn', `a request was refused: ${fault.message}`, fault),
       ended: (fault) => this.ended(fault),
       bug: (error) => this.endByBug(error),
       held: () => this.hold.begin(),
       changed: () => this.save(),
+      taken: () => this.journal?.acknowledge(),
     });
     this.connection = connection;
     this.on.connected(1);

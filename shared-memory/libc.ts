@@ -23,9 +23,11 @@ export const SO_LINGER = 13;
 export const SO_PEERCRED = 17;
 export const SO_ACCEPTCONN = 30;
 export const SO_DOMAIN = 39;
+export const SO_PEEK_OFF = 42;
 export const SCM_RIGHTS = 1;
 export const SHUT_RDWR = 2;
 export const SIOCINQ = 0x541b;
+export const MSG_PEEK = 0x02;
 export const MSG_CTRUNC = 0x08;
 export const MSG_DONTWAIT = 0x40;
 export const MSG_NOSIGNAL = 0x4000;
@@ -49,6 +51,9 @@ export const F_ADD_SEALS = 1033;
 const AT_EMPTY_PATH = 0x1000;
 const AT_STATX_DONT_SYNC = 0x4000;
 const STATX_BASIC_STATS = 0x7ff;
+export const SEEK_CUR = 1;
+export const FALLOC_FL_KEEP_SIZE = 1;
+export const FALLOC_FL_PUNCH_HOLE = 2;
 export const LOCK_EX = 2;
 export const LOCK_NB = 4;
 export const POLLIN = 1;
@@ -404,6 +409,33 @@ function bindVmCopy(symbol: 'process_vm_readv' | 'process_vm_writev') {
 export const guardedRead = bindVmCopy('process_vm_readv');
 /** Copies into memory that may vanish; as {@link guardedRead}. */
 export const guardedWrite = bindVmCopy('process_vm_writev');
+
+const lseekCall = new PreparedCall('lseek', 'long', ['int', 'long', 'int']);
+export function lseek(fd: number, offset: number, whence: number): number {
+  lseekCall.setInt(0, fd);
+  lseekCall.setWide(1, offset);
+  lseekCall.setInt(2, whence);
+  return result(lseekCall.call());
+}
+
+const sendfileCall = new PreparedCall('sendfile', 'long', ['int', 'int', 'pointer', 'size']);
+/** sendfile(2) from where `from` stands, which it moves. */
+export function sendfile(to: number, from: number, count: number): number {
+  sendfileCall.setInt(0, to);
+  sendfileCall.setInt(1, from);
+  sendfileCall.setWide(2, 0);
+  sendfileCall.setWide(3, count);
+  return result(sendfileCall.call());
+}
+
+const fallocateCall = new PreparedCall('fallocate', 'int', ['int', 'int', 'long', 'long']);
+export function fallocate(fd: number, mode: number, offset: number, length: number): number {
+  fallocateCall.setInt(0, fd);
+  fallocateCall.setInt(1, mode);
+  fallocateCall.setWide(2, offset);
+  fallocateCall.setWide(3, length);
+  return result(fallocateCall.call());
+}
 
 const flockCall = new PreparedCall('flock', 'int', ['int', 'int']);
 /** flock(2): the lock ends with the last fd of this open file, and so with the process at the latest. */

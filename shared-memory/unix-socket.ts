@@ -65,6 +65,23 @@ export function keepOutOfBand(fd: Fd): void {
   libc.setSocketOption(fd, libc.SO_OOBINLINE, 1);
 }
 
+/** Makes {@link MessageBuffer.look} begin at the first byte that has come, and go on from there. Source: socket(7), SO_PEEK_OFF. */
+export function lookFromStart(fd: Fd): void {
+  libc.setSocketOption(fd, libc.SO_PEEK_OFF, 0);
+}
+
+/** Makes {@link MessageBuffer.look} begin at the first byte that has come, always. */
+export function lookWithoutTrace(fd: Fd): void {
+  libc.setSocketOption(fd, libc.SO_PEEK_OFF, -1);
+}
+
+/** Bytes that have come, were looked at, and not taken since. */
+export function lookedAt(fd: Fd): number {
+  const offset = new Int32Array(1);
+  libc.getsockopt(fd, libc.SO_PEEK_OFF, offset);
+  return Math.max(0, offset[0] ?? 0);
+}
+
 /** Ends a stream socket's traffic both ways for good; true when nothing is left in it that close(2) would have to let go. */
 export function endsEmpty(fd: Fd): boolean {
   const domain = new Int32Array(1);
@@ -153,16 +170,50 @@ export class MessageBuffer {
    * Gives the bytes received, 0 at end of stream, a negated error number, or {@link FDS_TRUNCATED}.
    */
   receive(fd: Fd, into: NativeMemory, span: Span, fds: Fd[]): number {
+    return this.withFds(this.call(fd, into, span, { flags: libc.MSG_CMSG_CLOEXEC, takesFds: true }), fds);
+  }
+
+  /** As receive(), but what has come stays in the socket too, fds included; see {@link lookFromStart}. */
+  look(fd: Fd, into: NativeMemory, span: Span, fds: Fd[]): number {
+    const flags = libc.MSG_CMSG_CLOEXEC | libc.MSG_PEEK;
+    return this.withFds(this.call(fd, into, span, { flags, takesFds: true }), fds);
+  }
+
+  /** As look(), without the fds. */
+  lookAtBytes(fd: Fd, into: NativeMemory, span: Span): number {
+    return this.call(fd, into, span, { flags: libc.MSG_PEEK, takesFds: false });
+  }
+
+  /** As receive(), but fds that come are let go in the kernel, without close(2), which may wait for whoever serves the file. */
+  receiveBytes(fd: Fd, into: NativeMemory, span: Span): number {
+    return this.call(fd, into, span, { flags: 0, takesFds: false });
+  }
+
+  /** Whether fds came with the bytes that receiveBytes() has just given. */
+  get broughtFds(): boolean {
+    return ((this.header.words[MSGHDR_FLAGS / 4] ?? 0) & libc.MSG_CTRUNC) !== 0;
+  }
+
+  private call(
+    fd: Fd,
+    into: NativeMemory,
+    span: Span,
+    { flags, takesFds }: { readonly flags: number; readonly takesFds: boolean },
+  ): number {
     // Room for all that the kernel can pass: it would close the rest here and now, which may take for ever.
     const capacity = CMSGHDR_BYTES + MAX_SENT_FDS * FD_BYTES;
     this.iovec.setWide(0, into.address + span.offset);
     this.iovec.setWide(8, span.length);
-    this.header.setWide(MSGHDR_CONTROL, this.control.address);
-    this.header.setWide(MSGHDR_CONTROLLEN, capacity);
+    this.header.setWide(MSGHDR_CONTROL, takesFds ? this.control.address : 0);
+    this.header.setWide(MSGHDR_CONTROLLEN, takesFds ? capacity : 0);
     // SAFETY: the iovec lies inside `into`, the control length inside `control`; both outlive the call.
     this.mark?.enter(this.owner);
-    const received = libc.recvmsg(fd, this.header.address, libc.MSG_DONTWAIT | libc.MSG_CMSG_CLOEXEC);
+    const received = libc.recvmsg(fd, this.header.address, flags | libc.MSG_DONTWAIT);
     this.mark?.leave();
+    return received;
+  }
+
+  private withFds(received: number, fds: Fd[]): number {
     if (received < 0) return received;
     this.collectFds(fds);
     const flags = this.header.words[MSGHDR_FLAGS / 4] ?? 0;

@@ -72,6 +72,11 @@ export class FrontEndJournal {
     this.keeping.vault.flush();
   }
 
+  /** What the record says to be in the socket too was taken out. */
+  acknowledge(): void {
+    this.file.acknowledge();
+  }
+
   /** Writes no more; the record stays where it is kept. */
   close(): void {
     closeFd(this.file.fd);

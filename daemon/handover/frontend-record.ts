@@ -60,10 +60,19 @@ export interface FrontendRecord {
   readonly device: string;
   readonly socket: KeptNumber;
   readonly state: DeviceRecord;
-  /** What has come of a message that has not been carried out; it is, once it is whole. */
-  readonly message: { readonly bytes: string; readonly fds: readonly KeptNumber[] };
-  /** Replies that the front-end has not been sent. */
-  readonly replies: readonly string[];
+  /**
+   * What has come of a message that has not been carried out; it is, once it is whole. The last `inSocket` bytes of it may still be
+   * in the socket.
+   */
+  readonly message: {
+    readonly bytes: string;
+    readonly fds: readonly KeptNumber[];
+    /** The first fds that wait in the socket. */
+    readonly ahead: readonly KeptNumber[];
+    readonly inSocket: number;
+  };
+  /** Where replies lie, and end; see outbox.ts. */
+  readonly replies: { readonly file: KeptNumber; readonly end: number };
 }
 
 /** Gives the vault's number of an fd that its owner keeps. */

@@ -3,8 +3,7 @@
 import type { Fd } from '../../shared-memory/fd.js';
 import type { FrontendRecord } from './frontend-record.js';
 import { fileNumber, type KeptNumber, ledgerName, type NamedFd, recordNumber } from './kept-names.js';
-import { RecordFile } from './record-file.js';
-import { filesOf, parseRecord } from './record-shape.js';
+import { filesOf, readRecord } from './record-shape.js';
 
 /** A front-end to go on with. */
 export interface InheritedFrontEnd {
@@ -66,8 +65,7 @@ export function sortInherited(kept: readonly NamedFd[], devices: ReadonlySet<str
   const refused: string[] = [];
   const unclaimed = new Map(files);
   for (const one of records) {
-    const text = RecordFile.open(one.fd)?.text;
-    const record = text === undefined ? undefined : parseRecord(text);
+    const record = readRecord(one.fd);
     for (const number of record === undefined ? files.keys() : filesOf(record)) unclaimed.delete(number);
     const reason =
       record === undefined

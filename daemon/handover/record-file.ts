@@ -2,7 +2,8 @@
 // that was written to its end, whenever the writer was killed.
 //
 // Two areas take turns. The text is written first, then the area's header, 16 bytes within one page, which makes it count:
-// u32 magic, u32 sequence, u32 length, u32 check of the text.
+// u32 magic, u32 sequence, u32 length, u32 check of the text. Behind the areas is one u32 more: the sequence of the record whose
+// message is out of the socket (incoming-message.ts), so that this costs no record of its own.
 import { readSync, writeSync } from 'node:fs';
 import { type Fd } from '../../shared-memory/fd.js';
 import { openMemfd } from '../../shared-memory/memfd.js';
@@ -10,9 +11,12 @@ import { openMemfd } from '../../shared-memory/memfd.js';
 /** 'rngd', little-endian. */
 const MAGIC = 0x64676e72;
 const HEADER_BYTES = 16;
-/** Room for a record; the file is sparse, so room costs nothing. Ours: replies that wait, 256 KiB at most, and the rest. */
+/** Room for a record; the file is sparse, so room costs nothing. Ours: hundreds of memory regions, at 150 bytes, and a message. */
 const AREA_BYTES = 512 * 1024;
 const AREAS = [0, AREA_BYTES] as const;
+
+const ACKNOWLEDGED_AT = AREAS.length * AREA_BYTES;
+const FILE_BYTES = ACKNOWLEDGED_AT + 4;
 
 /** The largest text that fits, in bytes. */
 export const MAX_RECORD_BYTES = AREA_BYTES - HEADER_BYTES;
@@ -29,13 +33,17 @@ export class RecordFile {
 
   /** A new, empty file, whose fd is the caller's. Throws a Fault when there is none. */
   static create(): RecordFile {
-    return new RecordFile(openMemfd('vhost-rngd-record', AREAS.length * AREA_BYTES), 0);
+    return new RecordFile(openMemfd('vhost-rngd-record', FILE_BYTES), 0);
   }
 
   /** The file that another process has written, and its last record; undefined when there is no whole one. */
-  static open(fd: Fd): { readonly file: RecordFile; readonly text: string } | undefined {
+  static open(
+    fd: Fd,
+  ): { readonly file: RecordFile; readonly text: string; readonly isAcknowledged: boolean } | undefined {
     const [newest] = AREAS.flatMap((at) => readArea(fd, at) ?? []).sort((a, b) => b.sequence - a.sequence);
-    return newest && { file: new RecordFile(fd, newest.sequence), text: newest.text };
+    if (newest === undefined) return undefined;
+    const { sequence, text } = newest;
+    return { file: new RecordFile(fd, sequence), text, isAcknowledged: acknowledged(fd) === sequence };
   }
 
   /** Replaces the record. Throws when it is too long, or when there is no memory. */
@@ -53,6 +61,19 @@ export class RecordFile {
     writeSync(this.fd, header, 0, HEADER_BYTES, at);
     this.sequence = sequence;
   }
+
+  /** What the last record says to be in the socket too is there no more. */
+  acknowledge(): void {
+    const sequence = Buffer.alloc(4);
+    sequence.writeUInt32LE(this.sequence);
+    writeSync(this.fd, sequence, 0, sequence.length, ACKNOWLEDGED_AT);
+  }
+}
+
+function acknowledged(fd: Fd): number {
+  const sequence = Buffer.alloc(4);
+  readSync(fd, sequence, 0, sequence.length, ACKNOWLEDGED_AT);
+  return sequence.readUInt32LE();
 }
 
 function readArea(fd: Fd, at: number): { readonly sequence: number; readonly text: string } | undefined {

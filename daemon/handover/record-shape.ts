@@ -1,7 +1,9 @@
 // The shape of a front-end's record, for whoever reads one that another version of the daemon may have written.
 import * as v from 'valibot';
+import type { Fd } from '../../shared-memory/fd.js';
 import type { FrontendRecord } from './frontend-record.js';
 import { RECORD_VERSION } from './frontend-record.js';
+import { RecordFile } from './record-file.js';
 
 const count = v.pipe(v.number(), v.integer(), v.minValue(0));
 const kept = v.nullable(count);
@@ -42,25 +44,36 @@ const RecordShape = v.strictObject({
   device: v.string(),
   socket: count,
   state: DeviceRecordShape,
-  message: v.strictObject({ bytes, fds: v.array(count) }),
-  replies: v.array(base64),
+  message: v.strictObject({ bytes, fds: v.array(count), ahead: v.array(count), inSocket: count }),
+  replies: v.strictObject({ file: count, end: count }),
 });
 
-/** The record in `text`; undefined: another version's, or none. */
-export function parseRecord(text: string): FrontendRecord | undefined {
+/** The record in a file; undefined: another version's, or none. */
+export function readRecord(fd: Fd): FrontendRecord | undefined {
+  const opened = RecordFile.open(fd);
+  if (opened === undefined) return undefined;
   let value: unknown;
   try {
-    value = JSON.parse(text);
+    value = JSON.parse(opened.text);
   } catch {
     return undefined;
   }
   const parsed = v.safeParse(RecordShape, value);
-  return parsed.success ? parsed.output : undefined;
+  if (!parsed.success) return undefined;
+  const { output } = parsed;
+  return opened.isAcknowledged ? { ...output, message: { ...output.message, inSocket: 0 } } : output;
 }
 
 /** Every open file that a record names. */
-export function filesOf({ socket, state, message }: FrontendRecord): number[] {
+export function filesOf({ socket, state, message, replies }: FrontendRecord): number[] {
   const { regions, backendReq, vring } = state;
   const single = [backendReq, vring.kick, vring.call, vring.err].flatMap((number) => number ?? []);
-  return [socket, ...single, ...(regions ?? []).map(({ file }) => file), ...message.fds];
+  return [
+    socket,
+    replies.file,
+    ...single,
+    ...(regions ?? []).map(({ file }) => file),
+    ...message.fds,
+    ...message.ahead,
+  ];
 }

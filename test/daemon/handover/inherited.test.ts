@@ -34,8 +34,8 @@ function recordOf(device: string, socket: number, kick: number | null): Frontend
         err: null,
       },
     },
-    message: { bytes: '', fds: [] },
-    replies: [],
+    message: { bytes: '', fds: [], ahead: [], inSocket: 0 },
+    replies: { file: socket, end: 0 },
   };
 }
 
