@@ -29,7 +29,10 @@ const EX_SOFTWARE = 70;
 const EX_TEMPFAIL = 75;
 const MAY_SUCCEED_LATER: readonly string[] = ['state_file_taken', 'takeover'];
 const EX_CONFIG = 78;
-/** A service manager that starts a failed process anew at once would make a loop of one that fails at its start. Ours. */
+/**
+ * A service manager that starts a failed process anew at once would make a loop of one that fails at its start; and its socket does that too,
+ * while a VMM waits at it, whatever the exit status. Ours.
+ */
 const SHORTEST_FAILED_LIFE_MS = 1000;
 /** A stop that takes longer ends hard: a thread may hang in a driver that never returns. */
 const STOP_TIMEOUT_MS = 2000;
@@ -195,8 +198,7 @@ async function shutDown(
 
 /** Resolves when a process that ends with `status` may end. */
 async function oldEnough(status: number): Promise<void> {
-  const isTriedAgain =
-    process.env['NOTIFY_SOCKET'] !== undefined && [EX_SOFTWARE, EX_TEMPFAIL].includes(status);
+  const isTriedAgain = process.env['NOTIFY_SOCKET'] !== undefined && status !== 0;
   const youngMs = isTriedAgain ? SHORTEST_FAILED_LIFE_MS - performance.now() : 0;
   if (youngMs > 0) await wait(youngMs);
 }

@@ -46,6 +46,22 @@ await t.test('row 183: --print-capabilities prints JSON and ignores everything e
   t.end();
 });
 
+await t.test(
+  'a service that fails at its start has a second between two tries, by its manager or by its socket',
+  (t) => {
+    const env = { NOTIFY_SOCKET: join(temporaryFolder(t), 'nobody') };
+    for (const [option, wanted] of [
+      ['--nonsense', EX_USAGE],
+      ['--socket-path=/proc/a.sock', EX_CONFIG],
+    ] as const) {
+      const startedMs = performance.now();
+      t.equal(runToEnd([option], env).status, wanted);
+      t.ok(performance.now() - startedMs >= 1000, option);
+    }
+    t.end();
+  },
+);
+
 await t.test('--help and --version', (t) => {
   const help = runToEnd(['--help']);
   t.equal(help.status, 0);
