@@ -3,15 +3,24 @@
 import { cpSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import t, { type Test } from 'tap';
+import { MAX_SEATS } from '../../daemon/ledger.js';
 import { MAX_SOCKET_PATH_BYTES } from '../../shared-memory/unix-socket.js';
 import { findProgram, runProgram } from '../support/guest/program.js';
 import { temporaryFolder } from '../support/rng-daemon.js';
 import { runToEnd } from '../support/started-process.js';
-import { unitPath } from '../support/systemd/installed.js';
+import { faultsOf, unitPath } from '../support/systemd/installed.js';
 
 /** As systemd-analyze has it, from 0 to 10. The goal of the project. */
 const MOST_EXPOSURE = 1;
 const SERVICES = ['vhost-rngd.service', 'vhost-rngd@.service'];
+const SOCKETS = [
+  'vhost-rngd.socket',
+  'vhost-rngd-device@.socket',
+  'vhost-rngd@.socket',
+  'vhost-rngd-control@.socket',
+];
+/** Memory regions of a guest, with --mem-slots. */
+const MAX_REGIONS = 32;
 /** What needs no explanation. */
 const WITHOUT_REASON = new Set(['Description', 'Documentation', 'WantedBy', 'Also']);
 /** Types of back-ends. Source: QEMU 10.2, docs/interop/vhost-user.json, VHostUserBackendType. */
@@ -96,6 +105,15 @@ await t.test('the description for QEMU and libvirt has what vhost-user.json asks
   t.end();
 });
 
+await t.test('the store of one guest’s process has room for as many guests as it may have', (t) => {
+  const figure = (key: string): number =>
+    Number(assignmentsOf('vhost-rngd@.service').find(([name]) => name === key)?.[1]);
+  // ARCHITECTURE.md, "The next process": connection, kick, call, err and record; and one for the device's ledger.
+  t.ok(figure('FileDescriptorStoreMax') >= MAX_SEATS * (5 + MAX_REGIONS) + 1);
+  t.ok(figure('LimitNOFILE') >= MAX_SEATS * (7 + MAX_REGIONS) + 256, 'two more, and what node has open');
+  t.end();
+});
+
 await t.test('the configuration of the package is one', (t) => {
   const { status, stderr } = runToEnd([`--config=${unitPath('config.toml')}`, '--check-config']);
   t.equal(status, 0, stderr);
@@ -103,12 +121,16 @@ await t.test('the configuration of the package is one', (t) => {
 });
 
 await t.test('socket units: paths that fit, and a descriptor name that is not taken for a kept one', (t) => {
-  for (const unit of ['vhost-rngd.socket', 'vhost-rngd-device@.socket', 'vhost-rngd@.socket']) {
+  for (const unit of SOCKETS) {
     const settings = assignmentsOf(unit);
     const paths = settings.filter(([name]) => name === 'ListenStream').map(([, path]) => path);
     t.ok(paths.length > 0 && paths.every((path) => path.length <= MAX_SOCKET_PATH_BYTES), paths.join());
     const name = settings.find(([name]) => name === 'FileDescriptorName')?.[1];
     t.notOk(name?.startsWith('vhost-rngd.') ?? true, `${unit}: ${name ?? 'no name'}`);
+    t.ok(
+      settings.some(([name, value]) => name === 'RemoveOnStop' && value === 'yes'),
+      `${unit}: no file is left behind`,
+    );
   }
   t.end();
 });
@@ -130,10 +152,11 @@ await t.test('systemd understands every line of the units', async (t) => {
     'vhost-rngd-device@web1.socket',
     'vhost-rngd@web1.service',
     'vhost-rngd@web1.socket',
+    'vhost-rngd-control@web1.socket',
   ]) {
     const args = ['verify', '--man=no', '--recursive-errors=no', `--root=${root}`, join(folder, name)];
     const { stderr } = await runProgram('systemd-analyze', args);
-    const ours = stderr.split('\n').filter((line) => /vhost-rngd[^ ]*:\d+:/.test(line));
+    const ours = faultsOf(stderr).filter((line) => /vhost-rngd[^ ]*:\d+:/.test(line));
     t.same(ours, [], name);
   }
 });
