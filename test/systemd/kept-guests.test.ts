@@ -45,6 +45,22 @@ async function run(container: SystemdContainer): Promise<void> {
     await readsOn(t);
   });
 
+  await t.test('a guest that leaves meanwhile is let go of at the next start', async (t) => {
+    const kept = async (): Promise<number> =>
+      Number(await container.property(SERVICE, 'NFileDescriptorStore'));
+    const before = await kept();
+    await container.outputOf('systemctl', 'enable', 'vhost-rngd-device@second.socket');
+    await container.outputOf('systemctl', 'restart', 'vhost-rngd.socket');
+    const second = new ReadingGuest(t, container.path('/run/vhost-rngd/second.sock'));
+    await second.readTotal(4096);
+    await container.outputOf('systemctl', 'stop', SERVICE);
+    second.vm.close();
+    t.ok((await kept()) > before + 1, 'its memory too');
+    await container.outputOf('systemctl', 'start', SERVICE);
+    await container.untilProperty(SERVICE, 'NFileDescriptorStore', (count) => Number(count) === before + 1);
+    await readsOn(t);
+  });
+
   await t.test('a service that systemd has given up', async (t) => {
     await container.dropIn(SERVICE, ['DynamicUser=yes', 'User=rngd.nobody']);
     await container.run('systemctl', 'restart', SERVICE);
