@@ -13,6 +13,17 @@ export interface HealthFacts {
   readonly missingSockets: readonly string[];
 }
 
+const NO_SOURCE = 'no source is healthy: requests are held until one is';
+const STARTING = /^source \S+ is starting\b/;
+
+/** True when nothing is wrong but that sources have not passed their start-up tests yet, which takes some 0.1 s. */
+export function isOnlyStarting({ reasons }: Health): boolean {
+  return (
+    reasons.some((reason) => STARTING.test(reason)) &&
+    reasons.every((reason) => reason === NO_SOURCE || STARTING.test(reason))
+  );
+}
+
 /** The verdict, and a sentence for each reason. */
 export function judgeHealth(facts: HealthFacts): Health {
   const failing = failures(facts);
@@ -25,7 +36,7 @@ function failures({ dataPlaneTurns, sources }: HealthFacts): string[] {
   const reasons: string[] = [];
   if (!dataPlaneTurns) reasons.push('the data plane does not answer: guests may be waiting');
   if (!sources.some(({ state }) => state === 'healthy')) {
-    reasons.push('no source is healthy: requests are held until one is');
+    reasons.push(NO_SOURCE);
   }
   return reasons;
 }

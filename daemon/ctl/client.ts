@@ -2,6 +2,7 @@
 import { type ClientRequest, request, type IncomingMessage } from 'node:http';
 import { readFileSync, statSync } from 'node:fs';
 import { userInfo } from 'node:os';
+import { setTimeout as wait } from 'node:timers/promises';
 import * as v from 'valibot';
 import { Fault } from '../../protocol/fault.js';
 import type { Method } from '../control/route.js';
@@ -9,6 +10,10 @@ import { ErrorShape } from '../control/shapes.js';
 
 /** The daemon answers within 50 ms, a change within 2 s; a reload may wait for a source's driver. Ours. */
 const REPLY_TIMEOUT_MS = 15_000;
+
+/** A source that takes longer to pass its start-up test is worth telling. Ours. */
+const SETTLE_TIMEOUT_MS = 5000;
+const SETTLE_EVERY_MS = 50;
 
 export const DEFAULT_CONTROL_SOCKET = '/run/vhost-rngd/control.sock';
 /** Names the control socket where no option does. */
@@ -76,6 +81,22 @@ export class ControlClient {
     const checked = v.safeParse(shape, value);
     if (checked.success) return { value: checked.output, text: reply.text };
     return refusal(value, reply.status);
+  }
+
+  /**
+   * As {@link json} of a GET, but asked again, for 5 s at most, while `isEarly` says that the daemon has only just started: whoever
+   * asks on a socket on which systemd listens may be who starts it.
+   */
+  async settled<T extends v.GenericSchema>(
+    shape: T,
+    path: string,
+    isEarly: (value: v.InferOutput<T>) => boolean,
+  ): Promise<Answer<v.InferOutput<T>> | Fault> {
+    for (const endMs = performance.now() + SETTLE_TIMEOUT_MS; ;) {
+      const answer = await this.json(shape, ['GET', path]);
+      if (answer instanceof Fault || !isEarly(answer.value) || performance.now() > endMs) return answer;
+      await wait(SETTLE_EVERY_MS);
+    }
   }
 
   /** Gives each line of `path` to `onLine` until the daemon or `until` ends it; a fault when it was not begun. */

@@ -1,6 +1,7 @@
 // Commands that look: nothing changes by them.
 import type { Command } from 'commander';
 import { Fault } from '../../protocol/fault.js';
+import { isOnlyStarting } from '../control/health.js';
 import { DeviceShape, DevicesShape, HealthShape, SourcesShape, StatusShape } from '../control/shapes.js';
 import { ExitStatus } from './exit-status.js';
 import { eventText } from './event-view.js';
@@ -71,7 +72,7 @@ const HEALTH_STATUSES = {
 } as const;
 
 async function health({ client, json, output }: Session): Promise<Outcome> {
-  const answer = await client.json(HealthShape, ['GET', '/healthz']);
+  const answer = await client.settled(HealthShape, '/healthz', isOnlyStarting);
   if (answer instanceof Fault) return answer;
   output.out(json ? `${answer.text.trimEnd()}\n` : healthText(output, answer.value));
   return HEALTH_STATUSES[answer.value.status];
