@@ -18,7 +18,6 @@ const SHARED_MEMORY = '/dev/shm';
 const APPARMOR_ENABLED = '/sys/module/apparmor/parameters/enabled';
 const LIBVIRT_PROFILE = '/etc/apparmor.d/abstractions/libvirt-qemu';
 const LIBVIRT_LOCAL = '/etc/apparmor.d/local/abstractions/libvirt-qemu';
-const UNIT = 'vhost-rngd.service';
 
 export function checkNode({ nodeVersion }: Host): Check {
   const [major = 0, minor = 0] = nodeVersion.split('.').map(Number);
@@ -38,18 +37,15 @@ function softLimit(limits: string, title: string): number {
   return value === 'unlimited' ? Infinity : Number(value);
 }
 
-/** `pid`: the daemon that runs; undefined: none does, and this shell's limits are what there is. */
-export function checkLimits(host: Host, pid: number | undefined): Check[] {
+/** `pid`: the daemon that runs, as `unit`; undefined: none does, and this shell's limits are what there is. */
+export function checkLimits(host: Host, pid: number | undefined, unit: string): Check[] {
   const whose = pid === undefined ? 'limit of this shell' : 'limit of the daemon';
   const limits = host.text(`/proc/${pid ?? 'self'}/limits`);
   if (limits === undefined) return [note('limits', `the ${whose} cannot be read: run this as root`)];
   const locked = softLimit(limits, 'Max locked memory');
   const files = softLimit(limits, 'Max open files');
   // A running daemon gets its limits from its unit, at its next start.
-  const fix = (shell: string, unit: string): string =>
-    pid === undefined
-      ? shell
-      : `sudo mkdir -p /etc/systemd/system/${UNIT}.d && printf '[Service]\\n${unit}\\n' | sudo tee /etc/systemd/system/${UNIT}.d/${unit.split('=')[0] ?? ''}.conf && sudo systemctl daemon-reload`;
+  const fix = (shell: string, setting: string): string => (pid === undefined ? shell : dropIn(unit, setting));
   return [
     locked >= LEAST_MEMLOCK_BYTES
       ? ok('locked memory', `${whose}: ${locked === Infinity ? 'none' : bytesText(locked)}`)
@@ -66,6 +62,14 @@ export function checkLimits(host: Host, pid: number | undefined): Check[] {
           fix('ulimit -n 65536', 'LimitNOFILE=65536'),
         ),
   ];
+}
+
+/** Guests go on over the restart. */
+function dropIn(unit: string, setting: string): string {
+  const folder = `/etc/systemd/system/${unit}.d`;
+  const file = shellWord(`${folder}/${setting.split('=')[0] ?? ''}.conf`);
+  const write = `printf '[Service]\\n${setting}\\n' | sudo tee ${file}`;
+  return `sudo mkdir -p ${shellWord(folder)} && ${write} && sudo systemctl daemon-reload && sudo systemctl restart ${shellWord(unit)}`;
 }
 
 /** A guest's memory has to be a file that its VMM shares: best a sealed memory file, otherwise one in /dev/shm. */
@@ -114,20 +118,6 @@ export async function checkQemu(host: Host): Promise<Check> {
         `${version[0]}, which ends when its back-end comes back: leave the daemon running under guests`,
       )
     : ok('QEMU', version[0]);
-}
-
-export async function checkSystemd(host: Host): Promise<Check> {
-  const name = 'systemd';
-  if (host.stat('/run/systemd/system') === undefined) return ok(name, 'does not run here');
-  const said = await host.run('systemctl', ['show', '-p', 'LoadState,ActiveState,Result', UNIT]);
-  if (said === undefined) return note(name, 'systemctl gives no answer');
-  const value = (key: string): string => new RegExp(`^${key}=(.*)$`, 'm').exec(said)?.[1] ?? '';
-  if (value('LoadState') === 'not-found') return note(name, `there is no ${UNIT}`);
-  const state = value('ActiveState');
-  if (state === 'active') return ok(name, `${UNIT} is active`);
-  return state === 'failed'
-    ? problem(name, `${UNIT} has failed: ${value('Result')}`, `journalctl -u ${UNIT} -n 50 --no-pager`)
-    : note(name, `${UNIT} is ${state}`, `sudo systemctl enable --now ${UNIT}`);
 }
 
 export function checkEpollWatches(host: Host): Check {

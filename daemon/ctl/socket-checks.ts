@@ -15,19 +15,28 @@ const STICKY = 0o1000;
 const ROOT = 0;
 /** A socket of root's own group is for root alone, unless the configuration says otherwise. */
 const ROOTS = 'sudo vhost-rngctl doctor';
-/** Starts the service, which makes its socket for its own group. */
-const START = 'sudo systemctl enable --now vhost-rngd';
 /** Of a row in /proc/net/unix: a socket that listens. Source: linux/net.h, __SO_ACCEPTCON. */
 const LISTENS = 0x10000;
 
+/** The commands that bring a daemon back: one that is not there, and one that is but does not answer. */
+export interface Remedies {
+  readonly start: string;
+  readonly restart: string;
+}
+
 /** Who may use the daemon at `path`; `failure`: why it has not answered. */
-export function checkControlSocket(host: Host, path: string, failure: string | undefined): Check {
+export function checkControlSocket(
+  host: Host,
+  path: string,
+  failure: string | undefined,
+  remedies: Remedies,
+): Check {
   const name = 'control socket';
   const stat = host.stat(path);
   if (stat === undefined)
     return failure === undefined
       ? note(name, `${path} answers, but cannot be looked at`)
-      : problem(name, failure, START);
+      : problem(name, failure, remedies.start);
   const user = thisUser(host);
   const text = `${path}, ${ownersText(host, stat)}`;
   if (!allows(stat, user, Right.Write)) {
@@ -37,10 +46,13 @@ export function checkControlSocket(host: Host, path: string, failure: string | u
   }
   return failure === undefined
     ? ok(name, `${text}: ${user.name} may use it`)
-    : problem(name, `${text}: ${failure}`, 'sudo systemctl restart vhost-rngd');
+    : problem(name, `${text}: ${failure}`, remedies.restart);
 }
 
-/** Who can put a socket of his own where the VMMs look for ours, and whether the daemon can. */
+/**
+ * Who can put a socket of his own where the VMMs look for ours, and whether the daemon can; undefined: it makes none there, or is not
+ * known.
+ */
 export function checkFolder(host: Host, folder: string, daemon: HostUser | undefined): Check {
   const name = `folder ${folder}`;
   const stat = host.stat(folder);
@@ -81,23 +93,34 @@ export function checkFolder(host: Host, folder: string, daemon: HostUser | undef
     : ok(name, text);
 }
 
-/** Socket files of these folders on which nobody listens; `live`: paths that are known to be served. */
-export function checkStaleSockets(
-  host: Host,
-  folders: readonly string[],
-  { pid, live }: { readonly pid: number | undefined; readonly live: readonly string[] },
-): Check {
+/** What is known of sockets besides their files. */
+export interface Served {
+  /** Paths that are known to be served. */
+  readonly live: readonly string[];
+  /** Paths of socket units. */
+  readonly paths: ReadonlySet<string>;
+  /** Processes with, perhaps, a network namespace of their own, whose sockets stand in its own table. */
+  readonly pids: readonly number[];
+  /** A service that is being started replaces its own. */
+  readonly isStarting: boolean;
+}
+
+/** Socket files of these folders on which nobody listens. */
+export function checkStaleSockets(host: Host, folders: readonly string[], served: Served): Check {
   const name = 'old sockets';
-  // A daemon with a network namespace of its own stands in its own table.
-  const tables = ['/proc/net/unix', ...(pid === undefined ? [] : [`/proc/${pid}/net/unix`])];
-  const listening = new Set([...live, ...tables.flatMap((table) => listeningPaths(host.text(table) ?? ''))]);
+  const tables = ['/proc/net/unix', ...served.pids.map((pid) => `/proc/${pid}/net/unix`)];
+  const listening = tables.flatMap((table) => listeningPaths(host.text(table) ?? ''));
+  const known = new Set([...served.live, ...served.paths, ...listening]);
   const stale = folders
     .flatMap((folder) => host.list(folder).map((entry) => join(folder, entry)))
-    .filter((path) => ((host.stat(path)?.mode ?? 0) & FILE_TYPE) === SOCKET && !listening.has(path));
+    .filter((path) => ((host.stat(path)?.mode ?? 0) & FILE_TYPE) === SOCKET && !known.has(path));
   if (stale.length === 0) return ok(name, 'none');
+  const paths = stale.join(', ');
+  if (served.isStarting)
+    return note(name, `nobody listens on ${paths} now: the service is being started, and replaces its own`);
   return note(
     name,
-    `nobody listens on ${stale.join(', ')}: left by a daemon that was killed; the next one replaces its own`,
+    `nobody listens on ${paths}: left by a daemon that was killed; the next one replaces its own`,
     `sudo rm ${stale.map(shellWord).join(' ')}`,
   );
 }

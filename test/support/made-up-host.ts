@@ -9,7 +9,7 @@ export interface MadeUpHost {
   readonly files?: Readonly<Record<string, string>>;
   /** `root:root 0755` by path, owner and group as numbers: `0:105 0750`; with type bits in front for what is no plain file. */
   readonly stats?: Readonly<Record<string, string>>;
-  /** What a program prints, by its name. */
+  /** What a program prints, by its name, or with its arguments by its line. */
   readonly programs?: Readonly<Record<string, string>>;
   readonly memfdFailure?: string;
 }
@@ -47,6 +47,7 @@ export function madeUpHost(given: MadeUpHost = {}): Host {
       return facts !== undefined && (facts.mode & (facts.uid === uid ? 0o400 : 0o004)) !== 0;
     },
     memfdFailure: () => given.memfdFailure,
-    run: (program) => Promise.resolve(given.programs?.[program]),
+    run: (program, args) =>
+      Promise.resolve(given.programs?.[[program, ...args].join(' ')] ?? given.programs?.[program]),
   };
 }

@@ -1,0 +1,102 @@
+// `vhost-rngctl doctor` and other words to an operator under a real systemd: what a host that is in order is told, how the service
+// stands when it does not run, and what the sandbox hides.
+import t from 'tap';
+import * as v from 'valibot';
+import type { SystemdContainer } from '../support/systemd/container.js';
+import { CONFIG, installedContainer } from '../support/systemd/installed.js';
+import { ReadingGuest } from '../support/reading-guest.js';
+
+const SERVICE = 'vhost-rngd.service';
+const RNG_UNIT = 'vhost-rngd-device@rng.socket';
+
+const Report = v.object({
+  checks: v.array(
+    v.object({ name: v.string(), verdict: v.string(), found: v.string(), fix: v.nullable(v.string()) }),
+  ),
+});
+type Check = v.InferOutput<typeof Report>['checks'][number];
+
+const container = await installedContainer(t);
+if (container !== undefined) await run(container);
+
+async function doctor(container: SystemdContainer, ...args: readonly string[]): Promise<readonly Check[]> {
+  const { stdout } = await container.run('vhost-rngctl', ...args, '--json', 'doctor');
+  return v.parse(Report, JSON.parse(stdout)).checks;
+}
+
+/** What is wrong. */
+function flaws(checks: readonly Check[]): readonly string[] {
+  return checks.filter(({ verdict }) => verdict === 'problem').map(({ name, found }) => `${name}: ${found}`);
+}
+
+function look(checks: readonly Check[], name: string): Check | undefined {
+  return checks.find((check) => check.name === name);
+}
+
+async function run(container: SystemdContainer): Promise<void> {
+  await t.test('before anything is enabled', async (t) => {
+    const checks = await doctor(container);
+    const start = 'sudo systemctl enable --now vhost-rngd.socket';
+    t.match(look(checks, 'systemd'), { verdict: 'note', found: /is inactive/, fix: start });
+    t.match(look(checks, 'control socket'), { verdict: 'problem', fix: start });
+  });
+
+  await t.test("the README's own sequence: doctor starts the service, and finds nothing wrong", async (t) => {
+    await container.outputOf('systemctl', 'enable', '--now', 'vhost-rngd.socket');
+    t.same(flaws(await doctor(container)), []);
+    await container.outputOf('systemctl', 'stop', SERVICE);
+    const { status, stdout } = await container.run('vhost-rngctl', 'health');
+    t.match({ status, stdout }, { status: 0, stdout: /health: ok/ }, 'health waits as well');
+  });
+
+  await t.test('an instance: systemd makes its socket, in a folder of root', async (t) => {
+    await container.outputOf('systemctl', 'start', 'vhost-rngd@web1.socket');
+    const guest = new ReadingGuest(t, container.path('/run/vhost-rngd-vm/web1.sock'));
+    await guest.readTotal(64);
+    const checks = await doctor(container, '--control-socket=/run/vhost-rngd-web1/control.sock');
+    t.same(flaws(checks), []);
+    t.match(look(checks, 'systemd'), { verdict: 'ok', found: /vhost-rngd@web1\.service is active/ });
+    t.match(look(checks, 'folder /run/vhost-rngd-vm'), { verdict: 'ok' });
+    t.match(look(checks, 'open files'), { fix: /restart vhost-rngd@web1\.service$/ });
+  });
+
+  await testStates(container);
+}
+
+async function testStates(container: SystemdContainer): Promise<void> {
+  const fix = /^journalctl -u vhost-rngd\.service/;
+
+  await t.test('a service whose configuration is wrong', async (t) => {
+    await container.write(CONFIG, 'no-such-key = 1\n');
+    await container.run('systemctl', 'restart', SERVICE);
+    const checks = await doctor(container);
+    // The connection that was not answered starts it again and again.
+    t.match(look(checks, 'systemd'), { found: /is starting|has failed: exit-code/, fix });
+    t.match(look(checks, 'control socket'), { verdict: 'problem', fix });
+    t.match(look(checks, 'old sockets'), { verdict: 'ok' }, 'systemd listens on them');
+    await container.outputOf('install', '-m', '0644', '/usr/share/vhost-rngd/config.toml', CONFIG);
+  });
+
+  await t.test('a service that ends again and again', async (t) => {
+    await container.dropIn(SERVICE, ['ExecStart=', 'ExecStart=/bin/sh -c "sleep 1; exit 70"']);
+    await container.run('systemctl', 'restart', '--no-block', SERVICE);
+    await container.untilProperty(SERVICE, 'NRestarts', (times) => Number(times) > 0);
+    const checks = await doctor(container);
+    t.match(look(checks, 'systemd'), { verdict: 'problem', found: /again and again/, fix });
+    t.match(look(checks, 'old sockets'), { verdict: 'ok' });
+    await container.dropIn(SERVICE, []);
+  });
+
+  await t.test('a service that is masked', async (t) => {
+    await container.outputOf('systemctl', 'stop', 'vhost-rngd.socket', RNG_UNIT, SERVICE);
+    await container.outputOf('systemctl', 'mask', '--runtime', SERVICE);
+    const checks = await doctor(container);
+    t.match(look(checks, 'systemd'), {
+      found: /is masked/,
+      fix: /^sudo systemctl unmask vhost-rngd\.service/,
+    });
+    t.match(look(checks, 'control socket'), { fix: /^sudo systemctl unmask/ });
+    await container.outputOf('systemctl', 'unmask', '--runtime', SERVICE);
+    await container.outputOf('systemctl', 'start', 'vhost-rngd.socket', RNG_UNIT);
+  });
+}
