@@ -22,6 +22,8 @@ export interface DeviceSocket {
   readonly file: ListeningSocket | undefined;
   /** True for an inherited socket that is connected already. */
   readonly connected: boolean;
+  /** The name under which the service manager has passed it, as it will at the next start. */
+  readonly passedAs?: string;
   /** True while a process that this one takes over from still has it too. */
   readonly shared?: boolean;
 }
@@ -72,7 +74,8 @@ function activatedSocket({ name, fd }: NamedFd, { devices, deviceDefaults }: Set
     name: isUnitsOwnName(name) ? ownName : name,
     socketPath: path,
   };
-  return { settings, fd, path, file: undefined, connected: socketRole(fd) === 'connected' };
+  const connected = socketRole(fd) === 'connected';
+  return { settings, fd, path, file: undefined, connected, passedAs: name };
 }
 
 /** A socket without FileDescriptorName is named after its unit. Source: systemd.socket(5). */

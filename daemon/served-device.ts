@@ -1,4 +1,5 @@
 // A device as the main thread knows it: its settings, its socket file, its counters, and how it stands for an operator.
+import { readFileSync } from 'node:fs';
 import { lstat } from 'node:fs/promises';
 import { Fault } from '../protocol/fault.js';
 import { protocolFeatureNames, virtioFeatureNames } from '../protocol/features.js';
@@ -15,6 +16,7 @@ import type { ListeningSocket } from './listening-socket.js';
 import type { SourceChoice } from './entropy/pools.js';
 import type { Limit } from './limiter.js';
 import type { DeviceOptions } from './rng-device.js';
+import { closingCommands, serviceOf } from './systemd/unit-names.js';
 
 /** Names of devices in an error. */
 const MOST_NAMES = 8;
@@ -120,6 +122,19 @@ export class ServedDevice {
   /** What it is when it begins to listen, for a log line. */
   get greeting(): string {
     return `listening on ${this.place}; source ${this.entropy.specs.join(', ')}; ${limitText(this.limit)}`;
+  }
+
+  /** Why it cannot be removed while the daemon runs: systemd would go on listening, and VMMs that connect would wait for ever. */
+  get refusesRemoval(): Fault | undefined {
+    const { passedAs } = this.socket;
+    if (passedAs === undefined) return undefined;
+    const commands = closingCommands(passedAs, serviceOf(readFileSync('/proc/self/cgroup', 'utf8')));
+    return new Fault(
+      'request',
+      'device_activated',
+      `expected a device whose socket the daemon has made, got ${this.name}, on whose socket the service manager listens: ` +
+        (commands ?? 'stop its socket unit, and restart the daemon'),
+    );
   }
 
   /** Everything that an operator may see. `nowMs` is CLOCK_MONOTONIC. */

@@ -323,7 +323,7 @@ export class Service implements Operations {
 
   async removeDevice(peer: Peer, name: string): Promise<Fault | undefined> {
     return this.turns.take(async () => {
-      const failed = await this.drop(name);
+      const failed = this.byName.get(name)?.refusesRemoval ?? (await this.drop(name));
       if (failed) return failed;
       this.logChange(peer, 'device_removed', 'removed', name);
       await this.state?.removed(name);

@@ -25,6 +25,7 @@ const STATUSES: Readonly<Record<string, number>> = {
   unknown_source: 404,
   method: 405,
   device_exists: 409,
+  device_activated: 409,
   source_exists: 409,
   source_in_use: 409,
   last_source: 409,

@@ -4,6 +4,7 @@ import { readConfig } from '../config/file.js';
 import { joinSettings, type Settings } from '../config/settings.js';
 import { isOnlyStarting } from '../control/health.js';
 import { type Status, StatusShape } from '../control/shapes.js';
+import { SERVICE_UNIT } from '../systemd/unit-names.js';
 import { type Check, note, ok, problem, shellWord } from './check.js';
 import { ControlClient } from './client.js';
 import { ExitStatus } from './exit-status.js';
@@ -22,7 +23,7 @@ import type { Outcome, Session } from './session.js';
 import { checkControlSocket, checkFolder, checkStaleSockets, foldersOf } from './socket-checks.js';
 import { checkConfiguredSources, checkHwrng, checkKernelPool } from './source-checks.js';
 import { checkSystemd, startOf } from './unit-checks.js';
-import { askSystemd, SERVICE_UNIT, type Systemd, unitName } from './units.js';
+import { askSystemd, type Systemd, unitName } from './units.js';
 
 /** The configuration of the service. */
 export const SERVICE_CONFIG = '/etc/vhost-rngd/config.toml';

@@ -1,6 +1,7 @@
 // What doctor looks at of systemd: whether the daemon's unit runs, and which command fits the way in which it does not.
 import { type Check, note, ok, problem, shellWord } from './check.js';
-import { SERVICE_UNIT, socketUnitOf, type Systemd, type Unit } from './units.js';
+import { SERVICE_UNIT, socketUnitOf } from '../systemd/unit-names.js';
+import type { Systemd, Unit } from './units.js';
 
 const NAME = 'systemd';
 

@@ -1,8 +1,7 @@
 // systemd as doctor sees it: which unit the daemon is, how units stand, and on which paths socket units listen.
+import { SERVICE_UNIT, serviceOf, socketUnitOf } from '../systemd/unit-names.js';
 import type { Host } from './host.js';
 
-/** The unit of one daemon for all guests. */
-export const SERVICE_UNIT = 'vhost-rngd.service';
 const SYSTEMD_RUNS = '/run/systemd/system';
 /** The control socket of an instance, which serves one guest. */
 const INSTANCE_CONTROL = /^\/run\/vhost-rngd-([^/]+)\/control\.sock$/;
@@ -42,15 +41,8 @@ export interface Systemd {
 /** The unit of the daemon of `pid`, of the instance whose control socket is asked, or of the one for all guests. */
 export function unitName(host: Host, pid: number | undefined, controlSocket: string): string {
   const cgroups = pid === undefined ? '' : (host.text(`/proc/${pid}/cgroup`) ?? '');
-  // Behind a user's own service manager a process may be in a unit of its own, or in a scope: then this is no service.
-  const [, own] = /\/([^/\n]+\.service)$/m.exec(cgroups) ?? [];
   const [, instance] = INSTANCE_CONTROL.exec(controlSocket) ?? [];
-  return own ?? (instance === undefined ? SERVICE_UNIT : `vhost-rngd@${instance}.service`);
-}
-
-/** The socket unit of a service. */
-export function socketUnitOf(service: string): string {
-  return service.replace(/\.service$/, '.socket');
+  return serviceOf(cgroups) ?? (instance === undefined ? SERVICE_UNIT : `vhost-rngd@${instance}.service`);
 }
 
 /** Asks systemd; `none`: it does not run here; `silent`: it gives no answer. */

@@ -86,3 +86,17 @@ await t.test('what an operator has changed of it comes back at the next start', 
   await start();
   t.match(await device('web1'), { weight: 9 });
 });
+
+await t.test('a device on whose socket the service manager listens cannot be removed', async (t) => {
+  const { path, control, configure, start } = startActivated(t);
+  configure('');
+  await start();
+  const vm = VirtualMachine.start(path);
+  const refused = await ask(control, 'DELETE /v1/devices/web1');
+  t.match(refused, {
+    status: 409,
+    json: { error: { code: 'device_activated', message: /got web1, on whose/ } },
+  });
+  t.equal(vm.request(64).length, 64, 'its guest is served');
+  vm.close();
+});

@@ -60,7 +60,27 @@ async function run(container: SystemdContainer): Promise<void> {
     t.match(look(checks, 'open files'), { fix: /restart vhost-rngd@web1\.service$/ });
   });
 
+  await testRemoval(container);
   await testStates(container);
+}
+
+async function testRemoval(container: SystemdContainer): Promise<void> {
+  await t.test('what a refused removal names makes the device go, and stay away', async (t) => {
+    await container.outputOf('systemctl', 'stop', SERVICE);
+    await container.outputOf('systemctl', 'enable', '--now', 'vhost-rngd-device@web2.socket');
+    for (const name of ['web2', 'rng']) {
+      const { status, stderr } = await container.run('vhost-rngctl', 'remove', name);
+      t.equal(status, 65, stderr);
+      const [, commands = ''] = /: (systemctl .*) \[device_activated\]/.exec(stderr) ?? [];
+      await container.outputOf('sh', '-c', commands);
+      t.notMatch(await container.outputOf('vhost-rngctl', 'devices'), new RegExp(`^${name}\\b`, 'm'));
+      await container.outputOf('systemctl', 'restart', SERVICE);
+      t.notMatch(await container.outputOf('vhost-rngctl', 'devices'), new RegExp(`^${name}\\b`, 'm'));
+    }
+    await container.outputOf('systemctl', 'unmask', RNG_UNIT);
+    await container.outputOf('systemctl', 'stop', SERVICE);
+    await container.outputOf('systemctl', 'start', RNG_UNIT);
+  });
 }
 
 async function testStates(container: SystemdContainer): Promise<void> {

@@ -3,7 +3,8 @@
 import t from 'tap';
 import type { Check } from '../../../daemon/ctl/check.js';
 import { checkSystemd, startOf } from '../../../daemon/ctl/unit-checks.js';
-import { askSystemd, socketUnitOf, unitName } from '../../../daemon/ctl/units.js';
+import { askSystemd, unitName } from '../../../daemon/ctl/units.js';
+import { SERVICE_UNIT } from '../../../daemon/systemd/unit-names.js';
 import { found } from '../../support/found-check.js';
 import { madeUpHost } from '../../support/made-up-host.js';
 
@@ -22,13 +23,10 @@ await t.test('the unit of the daemon', (t) => {
   t.equal(unitName(host, 9, control), 'vhost-rngd.service', 'no service, so the default');
   t.equal(unitName(host, undefined, control), 'vhost-rngd.service');
   t.equal(unitName(host, undefined, '/run/vhost-rngd-web1/control.sock'), 'vhost-rngd@web1.service');
-  t.equal(socketUnitOf('vhost-rngd@web1.service'), 'vhost-rngd@web1.socket');
   t.match(startOf('vhost-rngd.service'), /enable --now vhost-rngd\.socket$/);
   t.match(startOf('vhost-rngd@web1.service'), /systemctl start vhost-rngd@web1\.service$/);
   t.end();
 });
-
-const SERVICE_UNIT = 'vhost-rngd.service';
 
 /** What doctor says where systemctl prints these blocks. */
 async function systemdCheck(...units: readonly string[]): Promise<Check> {
