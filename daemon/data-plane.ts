@@ -12,12 +12,13 @@ import { createPulse, PulseWatch } from './pulse.js';
 import type { DeviceOptions, Log } from './rng-device.js';
 import { SourceReaders } from './source-readers.js';
 import { DATA_PLANE_THREAD } from './threads.js';
+import { type Failure, failureOf } from './too-few-files.js';
 
 /** What the data plane tells the process. */
 export interface DataPlaneEvents {
   readonly log: Log;
   /** The worker ended by itself: a bug, or no memory. */
-  readonly failed: (reason: string) => void;
+  readonly failed: (failure: Failure) => void;
   /** The front-end of the only, inherited connection has gone. */
   readonly lastConnectionEnded: () => void;
 }
@@ -94,12 +95,12 @@ export class DataPlane {
       if (message.kind === 'lastConnectionEnded') events.lastConnectionEnded();
       if (message.kind === 'serving') this.serving.resolve();
     });
-    this.worker.on('error', (error) => events.failed(error.stack ?? error.message));
+    this.worker.on('error', (error) => events.failed(failureOf(error)));
     this.exited = new Promise((resolve) => {
       this.worker.on('exit', () => {
         resolve();
         this.hasEnded = true;
-        if (!this.stopping) events.failed('the data-plane thread has ended');
+        if (!this.stopping) events.failed({ code: 'internal', text: 'the data-plane thread has ended' });
       });
     });
   }

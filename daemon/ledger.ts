@@ -3,6 +3,7 @@
 //
 // Layout, in doubles: a header, the limiter's numbers, then counters for each seat (counters.ts), then the limiter's window. A
 // page that nothing was stored in takes no memory.
+import { errnoName } from '../shared-memory/errno.js';
 import { closeFd, type Fd, inspectFd } from '../shared-memory/fd.js';
 import { viewOf } from '../shared-memory/ffi.js';
 import { Mapping } from '../shared-memory/mapping.js';
@@ -97,6 +98,6 @@ export class LedgerFile {
 
 function map(fd: Fd): Mapping {
   const mapping = Mapping.ofFile(fd, 0, LEDGER_BYTES, false);
-  if (typeof mapping === 'number') throw new Error(`mmap of a ledger: ${mapping}`);
+  if (typeof mapping === 'number') throw new Error(`mmap of a ledger: ${errnoName(mapping)}`);
   return mapping;
 }

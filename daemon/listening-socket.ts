@@ -6,6 +6,7 @@ import { asFd, closeFd, type Fd } from '../shared-memory/fd.js';
 import * as libc from '../shared-memory/libc.js';
 import { bindTo, connectTo, MAX_SOCKET_PATH_BYTES, openSocket } from '../shared-memory/unix-socket.js';
 import { Fault } from '../protocol/fault.js';
+import { filesFix } from './too-few-files.js';
 
 /** Front-ends that may wait to be accepted; each device serves one. Ours. */
 const BACKLOG = 16;
@@ -50,7 +51,7 @@ function claim(path: string, access: SocketAccess): ListeningSocket | Fault {
   const refused = checkPath(path) ?? clearStale(path);
   if (refused) return refused;
   const fd = openSocket({ nonBlocking: true });
-  if (fd < 0) return refuse('socket_failed', `socket: ${errnoName(fd)}`);
+  if (fd < 0) return noSocket(fd);
   const bound = bindWithMode(asFd(fd), path, access.mode);
   const listening = bound < 0 ? bound : libc.listen(fd, BACKLOG);
   if (listening < 0) {
@@ -132,7 +133,7 @@ function clearStale(path: string): Fault | undefined {
     );
   }
   const probe = openSocket({ nonBlocking: true });
-  if (probe < 0) return refuse('socket_failed', `socket: ${errnoName(probe)}`);
+  if (probe < 0) return noSocket(probe);
   const connected = connectTo(asFd(probe), path);
   closeFd(asFd(probe));
   if (connected === -Errno.ECONNREFUSED) {
@@ -159,6 +160,12 @@ function groupId(group: string): number | Fault {
   return Number.isInteger(gid)
     ? gid
     : refuse('socket_group', `expected a group of this host, got ${group}: groupadd --system ${group}`);
+}
+
+function noSocket(result: number): Fault {
+  const name = errnoName(result);
+  const fix = filesFix(name);
+  return refuse('socket_failed', `socket: ${name}${fix === undefined ? '' : `: ${fix}`}`);
 }
 
 function refuse(code: string, message: string): Fault {

@@ -117,8 +117,8 @@ export class Service implements Operations {
           this.note(level, code, message, fields);
           this.log(level, code, message, fields);
         },
-        failed: (reason) => {
-          this.log('error', 'internal', `the data plane failed: ${reason}`);
+        failed: ({ code, text }) => {
+          this.log('error', code, `the data plane failed: ${text}`);
           setup.ended(true, 'the data plane failed');
         },
         lastConnectionEnded: () => setup.ended(false, 'the front-end of the inherited connection has gone'),

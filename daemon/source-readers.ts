@@ -8,6 +8,7 @@ import { SourceStatus } from './entropy/source-status.js';
 import { SourceWatch } from './entropy/source-watch.js';
 import type { Log } from './rng-device.js';
 import { READER_THREAD } from './threads.js';
+import { failureOf } from './too-few-files.js';
 
 /** Readers hardly allocate, so the nursery for young objects may be small: it saves megabytes. */
 const YOUNG_GENERATION_MIB = 2;
@@ -57,11 +58,10 @@ export class SourceReaders {
       workerData,
       resourceLimits: { maxYoungGenerationSizeMb: YOUNG_GENERATION_MIB },
     });
-    thread.on('error', (error) =>
-      this.log('error', 'internal', `the reader of ${spec.text} died: ${error.stack ?? error.message}`, {
-        source: spec.text,
-      }),
-    );
+    thread.on('error', (error) => {
+      const { code, text } = failureOf(error);
+      this.log('error', code, `the reader of ${spec.text} died: ${text}`, { source: spec.text });
+    });
     reader.exited = new Promise((resolve) => {
       thread.on('exit', () => {
         resolve();

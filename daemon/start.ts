@@ -13,6 +13,7 @@ import { Service, type ServiceSetup } from './service.js';
 import { StateFile } from './state-file.js';
 import { lockState, noteHolder } from './state-lock.js';
 import type { Passed } from './systemd/activation.js';
+import { failureOf, filesFix } from './too-few-files.js';
 
 /** Who may read is decided by the file's mode: its owner and its group. */
 const CONTROL_SOCKET_MODE = 0o660;
@@ -25,8 +26,27 @@ export interface Running {
   readonly isDefault: boolean;
 }
 
-/** Starts the service; on a fault nothing is left behind, and a process that it would have taken over from serves on. */
+/**
+ * Starts the service; on a fault nothing is left behind, and a process that it would have taken over from serves on. Where too few files
+ * can be open the process ends as for a data plane that has failed, to be started again: what is kept of guests waits for that.
+ */
 export async function startService(
+  setup: ServiceSetup,
+  passed: Passed,
+  takeover: Takeover | undefined,
+): Promise<Running | Fault> {
+  try {
+    return await start(setup, passed, takeover);
+  } catch (error) {
+    if (!(error instanceof Error) || filesFix(error.message) === undefined) throw error;
+    const { code, text } = failureOf(error);
+    setup.log.log('error', code, `the service cannot start: ${text}`);
+    setup.ended(true, 'too few open files');
+    return new Promise(() => undefined);
+  }
+}
+
+async function start(
   setup: ServiceSetup,
   passed: Passed,
   takeover: Takeover | undefined,

@@ -1,4 +1,5 @@
 // The epoll instance of the data plane. Source: epoll(7), epoll_ctl(2).
+import { errnoName } from './errno.js';
 import { asFd, closeFd, type Fd } from './fd.js';
 import { NativeMemory } from './ffi.js';
 import * as libc from './libc.js';
@@ -30,7 +31,7 @@ export class Epoll {
 
   constructor() {
     const fd = libc.epollCreate(libc.EPOLL_CLOEXEC);
-    if (fd < 0) throw new Error(`epoll_create1: ${fd}`);
+    if (fd < 0) throw new Error(`epoll_create1: ${errnoName(fd)}`);
     this.fd = asFd(fd);
     this.waitFor = libc.bindEpollWait(fd, this.events, MAX_EVENTS);
   }

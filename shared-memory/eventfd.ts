@@ -1,4 +1,5 @@
 // Event file descriptors: kick, call and err of a ring, and the wake-up of the data plane. Source: eventfd(2).
+import { errnoName } from './errno.js';
 import { asFd, type Fd } from './fd.js';
 import { NativeMemory } from './ffi.js';
 import * as libc from './libc.js';
@@ -11,7 +12,7 @@ const counter = new NativeMemory(8);
 /** A new eventfd, non-blocking and close-on-exec, its counter at 0. Throws when no descriptor is free. */
 export function openEventfd(): Fd {
   const fd = libc.eventfd(0, libc.EFD_CLOEXEC | libc.EFD_NONBLOCK);
-  if (fd < 0) throw new Error(`eventfd: ${fd}`);
+  if (fd < 0) throw new Error(`eventfd: ${errnoName(fd)}`);
   return asFd(fd);
 }
 

@@ -4,6 +4,7 @@
 // before unmap(): MemoryRegion keeps its windows private, and a ring drops its views when its memory table goes.
 // A view that is garbage is harmless; one that is used after unmap() would be a crash.
 import type { Disposal } from './disposal.js';
+import { errnoName } from './errno.js';
 import { viewOf } from './ffi.js';
 import * as libc from './libc.js';
 
@@ -42,7 +43,7 @@ export class Mapping {
     const flags = libc.MAP_PRIVATE | libc.MAP_ANONYMOUS;
     const protection = libc.PROT_READ | libc.PROT_WRITE;
     const address = libc.mmap({ length, protection, flags, fd: -1, offset: 0 });
-    if (address < 0) throw new Error(`mmap of ${length} bytes: ${address}`);
+    if (address < 0) throw new Error(`mmap of ${length} bytes: ${errnoName(address)}`);
     libc.madvise(address, length, libc.MADV_DONTDUMP);
     libc.madvise(address, length, libc.MADV_WIPEONFORK);
     return { mapping: new Mapping(address, length), locked: libc.mlock(address, length) === 0 };
