@@ -1,5 +1,6 @@
 // The daemon's log: pino's records on standard error, as JSON or as text, by an output that never blocks.
 import { type Logger, pino } from 'pino';
+import { subjectOf } from './log-subject.js';
 import type { Log, LogLevel } from './rng-device.js';
 import { offerTo, STDERR } from './standard-stream.js';
 
@@ -67,10 +68,8 @@ function droppedRecord(dropped: number): string {
 function textLine(line: string, journal: boolean): string {
   const record = JSON.parse(line) as LogRecord;
   const head = journal ? `<${PRIORITIES[record.level] ?? 6}>` : `${record.time} ${record.level} `;
-  const subject = record.device ?? record.source;
-  const about = subject === undefined ? '' : `${subject}: `;
   const more = record.suppressed === undefined ? '' : ` (${record.suppressed} more like this before)`;
-  return `${head}${escapeControl(`${about}${record.msg} [${record.code}]`)}${more}\n`;
+  return `${head}${escapeControl(`${subjectOf(record)}${record.msg} [${record.code}]`)}${more}\n`;
 }
 
 /** Makes control characters visible. */

@@ -1,5 +1,6 @@
 // A record of the log as a line for people.
 import * as v from 'valibot';
+import { subjectOf } from '../log-subject.js';
 import { type Output, printable, type Tone, toned } from './output.js';
 
 const RecordShape = v.object({
@@ -23,9 +24,8 @@ export function eventText(output: Output, line: string): string {
   }
   const record = v.safeParse(RecordShape, value);
   if (!record.success) return `${printable(line)}\n`;
-  const { level, time, code, msg, device, source } = record.output;
-  const subject = device ?? source;
-  const about = subject === undefined ? '' : `${printable(subject)}: `;
+  const { level, time, code, msg } = record.output;
+  const about = printable(subjectOf(record.output));
   const clock = toned(output, 'faint', time.slice(11, 19));
   return `${clock} ${toned(output, TONES[level] ?? 'faint', level)} ${about}${printable(msg)} [${code}]\n`;
 }
