@@ -6,6 +6,7 @@ import { asFd, closeFd, type Fd } from '../shared-memory/fd.js';
 import * as libc from '../shared-memory/libc.js';
 import { bindTo, connectTo, MAX_SOCKET_PATH_BYTES, openSocket } from '../shared-memory/unix-socket.js';
 import { Fault } from '../protocol/fault.js';
+import { advice, hiddenFrom, isService } from './systemd/sandbox.js';
 import { filesFix } from './too-few-files.js';
 
 /** Front-ends that may wait to be accepted; each device serves one. Ours. */
@@ -56,7 +57,9 @@ function claim(path: string, access: SocketAccess): ListeningSocket | Fault {
   const listening = bound < 0 ? bound : libc.listen(fd, BACKLOG);
   if (listening < 0) {
     closeFd(asFd(fd));
-    return refuse('socket_bind', `listening on ${path} failed: ${errnoName(listening)}`);
+    const name = errnoName(listening);
+    const hint = name === 'EROFS' && isService() ? `: ${advice()}` : '';
+    return refuse('socket_bind', `listening on ${path} failed: ${name}${hint}`);
   }
   try {
     if (gid !== undefined) chownSync(path, -1, gid);
@@ -99,6 +102,8 @@ function checkPath(path: string): Fault | undefined {
       `expected a socket path of at most ${MAX_SOCKET_PATH_BYTES} bytes, got ${bytes}: ${path}`,
     );
   }
+  const hidden = hiddenFrom(path);
+  if (hidden !== undefined) return refuse('socket_folder_hidden', hidden);
   const folder = dirname(path);
   let stat: Stats;
   try {

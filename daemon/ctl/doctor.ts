@@ -21,7 +21,7 @@ import { daemonUser } from './host-user.js';
 import { type Output, printable, toned } from './output.js';
 import type { Outcome, Session } from './session.js';
 import { checkControlSocket, checkFolder, checkStaleSockets, foldersOf } from './socket-checks.js';
-import { checkConfiguredSources, checkHwrng, checkKernelPool } from './source-checks.js';
+import { checkConfiguredSources, checkHwrng, checkKernelPool, networkFix } from './source-checks.js';
 import { checkSystemd, startOf } from './unit-checks.js';
 import { askSystemd, type Systemd, unitName } from './units.js';
 
@@ -73,7 +73,7 @@ async function examine(controlSocket: string, host: Host, configFile: string | u
       start: systemdCheck.fix ?? startOf(unit),
       restart: systemdCheck.fix ?? `sudo systemctl restart ${shellWord(unit)}`,
     }),
-    ...(status === undefined ? [] : checkDaemon(status)),
+    ...(status === undefined ? [] : checkDaemon(status, unit)),
     // Where systemd makes the sockets, the daemon need not be able to.
     ...folders.map((folder) => checkFolder(host, folder, own.includes(folder) ? user : undefined)),
     checkStaleSockets(host, foldersOf([...sockets, controlSocket]), {
@@ -91,13 +91,15 @@ async function examine(controlSocket: string, host: Host, configFile: string | u
   ];
 }
 
-function checkDaemon({ version, pid, health, devices }: Status): Check[] {
+function checkDaemon({ version, pid, health, devices }: Status, unit: string): Check[] {
   const connected = devices.filter(({ frontEnds }) => frontEnds.length > 0).length;
   const running = ok(
     'daemon',
     `vhost-rngd ${version}, pid ${pid}: ${connected} of ${devices.length} devices have a guest`,
   );
-  const reasons = health.reasons.map((reason) => problem('health', reason, 'vhost-rngctl status'));
+  const reasons = health.reasons.map((reason) =>
+    problem('health', reason, networkFix(reason, unit) ?? 'vhost-rngctl status'),
+  );
   return [running, ...(reasons.length === 0 ? [ok('health', health.status)] : reasons)];
 }
 

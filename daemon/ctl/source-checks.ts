@@ -1,7 +1,8 @@
 // What doctor looks at of sources: the devices of this host, and what a configuration names.
+import { isIP } from 'node:net';
 import { lookAtSources } from '../entropy/source-check.js';
 import type { SourceSpec } from '../entropy/source-spec.js';
-import { type Check, note, ok, problem } from './check.js';
+import { type Check, note, ok, problem, shellWord } from './check.js';
 import type { Host } from './host.js';
 import { allows, type HostUser, ownersText, Right, thisUser } from './host-user.js';
 
@@ -11,6 +12,9 @@ const HWRNG_CURRENT = '/sys/class/misc/hw_random/rng_current';
 const HWRNG_AVAILABLE = '/sys/class/misc/hw_random/rng_available';
 const UDEV_RULE = 'KERNEL=="hw_random", GROUP="vhost-rngd", MODE="0440"';
 const LET_READ = `echo '${UDEV_RULE}' | sudo tee /etc/udev/rules.d/90-vhost-rngd.rules && sudo udevadm control --reload && sudo udevadm trigger --name-match=hwrng`;
+
+/** Where the package puts it. */
+const EGD_DROP_IN = '/usr/share/doc/vhost-rngd/examples/egd-over-tcp.conf';
 
 export function checkKernelPool(host: Host): Check {
   if (host.canRead(RANDOM)) return ok(RANDOM, 'can be read');
@@ -78,4 +82,13 @@ function isOnlyForDaemon(host: Host, spec: SourceSpec, daemon: HostUser | undefi
 function fixOf(spec: SourceSpec): string | null {
   if (spec.kind === 'hwrng' && spec.path === HWRNG) return LET_READ;
   return spec.kind === 'jitter' ? 'sudo apt-get install -y libjitterentropy3' : null;
+}
+
+/** Opens the network to the EGD server that a reason of health is about; undefined: it is about something else. */
+export function networkFix(reason: string, unit: string): string | undefined {
+  const [, host = ''] = /^source egd:tcp:\[?(\S+?)\]?:\d+ is .*egd-over-tcp\.conf/.exec(reason) ?? [];
+  if (isIP(host) === 0) return undefined;
+  const file = shellWord(`/etc/systemd/system/${unit}.d/egd-over-tcp.conf`);
+  const address = `sudo sed -i 's/^IPAddressAllow=.*/IPAddressAllow=${host}/' ${file}`;
+  return `sudo install -D -m 0644 ${EGD_DROP_IN} ${file} && ${address} && sudo systemctl daemon-reload && sudo systemctl restart ${shellWord(unit)}`;
 }

@@ -5,6 +5,7 @@
 // closed and made again after a while, and what it left unanswered is asked again. Bad-input rows 153 to 164, F27.
 import { isIP, connect as openSocket, type Socket } from 'node:net';
 import { Mapping, PAGE_BYTES } from '../../shared-memory/mapping.js';
+import { networkHint } from '../systemd/sandbox.js';
 import { Backoff } from './backoff.js';
 import type { EgdAddress } from './egd-address.js';
 import { EgdExchange, MAX_REQUEST_BYTES } from './egd-exchange.js';
@@ -119,7 +120,10 @@ export class EgdClient {
     this.socket = socket;
     socket.once('connect', () => this.onConnect());
     socket.once('end', () => socket.destroy());
-    socket.on('error', (error: NodeJS.ErrnoException) => (this.reason ??= error.code ?? error.message));
+    const hint = address.kind === 'tcp' ? networkHint : () => '';
+    socket.on('error', ({ code, message }: NodeJS.ErrnoException) => {
+      this.reason ??= code === undefined ? message : `${code}${hint(code)}`;
+    });
     socket.once('close', () => this.onClose());
     // A look-up cannot be given up, and a second one would take a second thread of the pool: it takes what it takes.
     if (address.kind === 'tcp' && isIP(address.host) === 0)

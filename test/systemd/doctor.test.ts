@@ -3,7 +3,7 @@
 import t from 'tap';
 import * as v from 'valibot';
 import type { SystemdContainer } from '../support/systemd/container.js';
-import { CONFIG, installedContainer } from '../support/systemd/installed.js';
+import { CONFIG, installedContainer, unitPath } from '../support/systemd/installed.js';
 import { ReadingGuest } from '../support/reading-guest.js';
 
 const SERVICE = 'vhost-rngd.service';
@@ -16,7 +16,10 @@ const Report = v.object({
 });
 type Check = v.InferOutput<typeof Report>['checks'][number];
 
-const container = await installedContainer(t);
+/** Where the package puts it. */
+const DROP_IN = '/usr/share/doc/vhost-rngd/examples/egd-over-tcp.conf';
+
+const container = await installedContainer(t, [[unitPath('egd-over-tcp.conf'), DROP_IN]]);
 if (container !== undefined) await run(container);
 
 async function doctor(container: SystemdContainer, ...args: readonly string[]): Promise<readonly Check[]> {
@@ -60,8 +63,48 @@ async function run(container: SystemdContainer): Promise<void> {
     t.match(look(checks, 'open files'), { fix: /restart vhost-rngd@web1\.service$/ });
   });
 
+  await testSandbox(container);
   await testRemoval(container);
   await testStates(container);
+}
+
+async function testSandbox(container: SystemdContainer): Promise<void> {
+  await t.test(
+    'a device in a folder that the sandbox hides, or of which the service has its own',
+    async (t) => {
+      await container.outputOf('mkdir', '-p', '/home/someone', '/srv/vm');
+      const cases = {
+        '/home/someone/a.sock':
+          /got \/home, which its sandbox hides .*: use \/run\/vhost-rngd \[socket_folder_hidden\]/,
+        '/root/a.sock': /got \/root, which its sandbox hides/,
+        '/run/user/0/a.sock': /got \/run\/user, which its sandbox hides/,
+        '/tmp/a.sock': /got \/tmp, of which the service has its own \(PrivateTmp=\): use \/run\/vhost-rngd /,
+        '/var/tmp/a.sock': /got \/var\/tmp, of which the service has its own/,
+        '/srv/vm/a.sock': /EROFS: use \/run\/vhost-rngd \[socket_bind\]/,
+      };
+      for (const [path, says] of Object.entries(cases)) {
+        const { status, stderr } = await container.run('vhost-rngctl', 'add', 'a', path);
+        t.equal(status, 65, path);
+        t.match(stderr, says, path);
+      }
+      await container.outputOf('vhost-rngctl', 'add', 'a', '/run/vhost-rngd/a.sock');
+      await container.outputOf('vhost-rngctl', 'remove', 'a');
+    },
+  );
+
+  await t.test('an EGD server that the sandbox keeps away: doctor opens the network to it', async (t) => {
+    const server = 'egd:tcp:127.0.0.1:7777';
+    await container.outputOf('vhost-rngctl', 'sources', 'add', server);
+    await container.untilInJournal(SERVICE, /egd-over-tcp\.conf opens it/);
+    const health = look(await doctor(container), 'health');
+    t.match(health, { verdict: 'problem', found: /EAFNOSUPPORT; .*egd-over-tcp\.conf/ });
+    await container.outputOf('sh', '-c', (health?.fix ?? '').replaceAll('sudo ', ''));
+    await container.untilInJournal(SERVICE, /failed: ECONNREFUSED/);
+    await container.outputOf('vhost-rngctl', 'sources', 'remove', server);
+    await container.outputOf('rm', `/etc/systemd/system/${SERVICE}.d/egd-over-tcp.conf`);
+    await container.outputOf('systemctl', 'daemon-reload');
+    await container.outputOf('systemctl', 'restart', SERVICE);
+  });
 }
 
 async function testRemoval(container: SystemdContainer): Promise<void> {
