@@ -114,6 +114,11 @@ export class ServedDevice {
     this.ownSources = change.ownSources ?? this.ownSources;
   }
 
+  /** undefined: an inherited socket without one. */
+  get path(): string | undefined {
+    return this.socket.path;
+  }
+
   /** Where it listens, for a log line. */
   get place(): string {
     return this.socket.path ?? `fd ${this.socket.fd}`;
@@ -188,6 +193,24 @@ export class ServedDevice {
   close(): void {
     this.ledger.close();
   }
+}
+
+/** Why a device cannot be added beside those that are there; undefined: it can, as far as they go. */
+export function clashOf(
+  { name, socket }: { readonly name: string; readonly socket: string },
+  there: ReadonlyMap<string, ServedDevice>,
+): Fault | undefined {
+  if (there.has(name))
+    return new Fault('request', 'device_exists', `expected a new name, got ${name}, which is there`);
+  const holder = [...there.values()].find(({ path }) => path === socket);
+  return (
+    holder &&
+    new Fault(
+      'request',
+      'socket_path_live',
+      `expected a path of its own, got ${socket}, on which the device ${holder.name} listens`,
+    )
+  );
 }
 
 /** `there`: names of the devices that there are. */

@@ -30,7 +30,7 @@ import { ledgerName, type NamedFd, TOTAL } from './handover/kept-names.js';
 import { removeSocketFile } from './listening-socket.js';
 import type { DaemonLog } from './log.js';
 import type { Log } from './rng-device.js';
-import { ServedDevice, unknownDevice } from './served-device.js';
+import { clashOf, ServedDevice, unknownDevice } from './served-device.js';
 import { changeText, limitText } from './change-text.js';
 import { planReload } from './config/reload-plan.js';
 import { silent, SourceControl } from './source-control.js';
@@ -261,13 +261,8 @@ export class Service implements Operations {
 
   async addDevice(peer: Peer, wanted: NewDevice): Promise<DeviceStatus | Fault> {
     return this.turns.take(async () => {
-      if (this.byName.has(wanted.name)) {
-        return new Fault(
-          'request',
-          'device_exists',
-          `expected a new name, got ${wanted.name}, which is there`,
-        );
-      }
+      const clash = clashOf(wanted, this.byName);
+      if (clash) return clash;
       const { deviceDefaults } = this.settings;
       const defaults = { specs: this.sourceControl.defaults, mix: deviceDefaults.entropy.mix };
       const entropy = this.sourceControl.choose(wanted, defaults);

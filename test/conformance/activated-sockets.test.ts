@@ -100,3 +100,15 @@ await t.test('a device on whose socket the service manager listens cannot be rem
   t.equal(vm.request(64).length, 64, 'its guest is served');
   vm.close();
 });
+
+await t.test('a path on which a device listens already', async (t) => {
+  const { path, control, configure, start, manager } = startActivated(t);
+  configure('');
+  await start();
+  t.match(await ask(control, 'POST /v1/devices', { name: 'other', socket: path }), {
+    status: 400,
+    json: { error: { code: 'socket_path_live', message: /got \S+, on which the device web1 listens/ } },
+  });
+  await manager.kill('SIGTERM');
+  t.notMatch(manager.log, /\[(dis)?connected\]/, 'nobody has connected to find out');
+});
