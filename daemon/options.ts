@@ -32,7 +32,7 @@ const CONTROL_OPTIONS: Readonly<Record<string, string>> = {
 export const EXIT_MEANINGS: readonly (readonly [number, string])[] = [
   [0, 'it was told to stop, or has done what was asked'],
   [64, 'the command line is wrong'],
-  [70, 'a bug in vhost-rngd'],
+  [70, 'a bug in vhost-rngd, or too few open files'],
   [75, 'another daemon still keeps the state file, or serves on after --takeover'],
   [78, 'the configuration cannot be used: a path, a source, a permission; nothing was opened'],
 ];

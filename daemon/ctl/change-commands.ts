@@ -54,8 +54,8 @@ export function addDeviceCommands(program: Command, run: Run): void {
     .option('--socket-mode <octal>', 'mode of the socket file')
     .option('--socket-group <group>', 'group of the socket file, by name or number')
     .option('--memory <policy>', 'guest memory whose file can be shrunk: guard, require-sealed or trust')
-    .option('--mem-slots <n>', 'offer CONFIGURE_MEM_SLOTS with so many slots', integer)
-    .option('--connections <n>', 'serve so many front-ends at a time', integer)
+    .option('--mem-slots <n>', 'offer CONFIGURE_MEM_SLOTS with so many slots', integerFrom(0))
+    .option('--connections <n>', 'serve so many front-ends at a time', integerFrom(1))
     .action(run((session, name, socket) => addDevice(session, [name, socket], add.opts())));
   program
     .command('remove')
@@ -90,10 +90,12 @@ export function enableSources(session: Session, source?: string): Promise<Outcom
   );
 }
 
-/** A number of commander; what is none is refused with the option's name. */
-export function integer(text: string): number {
-  if (!/^\d+$/.test(text)) throw new InvalidArgumentError('expected an integer.');
-  return Number(text);
+/** Reads a number for commander; what is none is refused with the option's name. The daemon knows the other end of the range. */
+export function integerFrom(least: 0 | 1): (text: string) => number {
+  return (text) => {
+    if (!/^\d+$/.test(text)) throw new InvalidArgumentError(`expected an integer from ${least}.`);
+    return Number(text);
+  };
 }
 
 export function collect(value: string, earlier: readonly string[] = []): readonly string[] {
@@ -102,11 +104,11 @@ export function collect(value: string, earlier: readonly string[] = []): readonl
 
 function deviceOptions(command: Command): Command {
   return command
-    .option('--max-bytes <n>', 'give at most so many bytes in any period', integer)
-    .option('--period <ms>', 'length of the period', integer)
-    .option('--burst-bytes <n>', 'so many bytes more, once in the life of the device', integer)
+    .option('--max-bytes <n>', 'give at most so many bytes in any period', integerFrom(1))
+    .option('--period <ms>', 'length of the period', integerFrom(1))
+    .option('--burst-bytes <n>', 'so many bytes more, once in the life of the device', integerFrom(0))
     .option('--no-limit', 'give what it asks for')
-    .option('--weight <n>', "the device's part of the total against the others', 1 to 1000", integer)
+    .option('--weight <n>', "the device's part of the total against the others', 1 to 1000", integerFrom(1))
     .option('--source <spec>', 'draw from this source; may be repeated, best first', collect)
     .option('--mix', "mix the kernel's bytes into those of the sources")
     .option('--no-mix', 'do not');

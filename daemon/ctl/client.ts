@@ -7,6 +7,7 @@ import * as v from 'valibot';
 import { Fault } from '../../protocol/fault.js';
 import type { Method } from '../control/route.js';
 import { ErrorShape } from '../control/shapes.js';
+import { serviceAt, startingUnit } from '../systemd/unit-names.js';
 
 /** The daemon answers within 50 ms, a change within 2 s; a reload may wait for a source's driver. Ours. */
 const REPLY_TIMEOUT_MS = 15_000;
@@ -15,7 +16,6 @@ const REPLY_TIMEOUT_MS = 15_000;
 const SETTLE_TIMEOUT_MS = 5000;
 const SETTLE_EVERY_MS = 50;
 
-export const DEFAULT_CONTROL_SOCKET = '/run/vhost-rngd/control.sock';
 /** Names the control socket where no option does. */
 export const CONTROL_SOCKET_VARIABLE = 'VHOST_RNGD_CONTROL_SOCKET';
 
@@ -61,7 +61,9 @@ export class ControlClient {
         );
       });
       sent.on('error', (error) => resolve(this.unreachable(error)));
-      sent.setTimeout(this.replyTimeoutMs, () => sent.destroy(new Error('it does not answer')));
+      sent.setTimeout(this.replyTimeoutMs, () =>
+        sent.destroy(new Error(`none within ${this.replyTimeoutMs / 1000} s`)),
+      );
       sent.end(bytes);
     });
   }
@@ -133,15 +135,18 @@ export class ControlClient {
 
   private unreachable(error: NodeJS.ErrnoException): Fault {
     const { socketPath } = this;
+    const service = serviceAt(socketPath);
+    const start = service && `systemctl start ${startingUnit(service)}`;
+    const log = service === undefined ? '' : `; journalctl -u ${service} may say why`;
     switch (error.code) {
       case 'ENOENT':
         return unreachable(
-          `expected a control socket at ${socketPath}, got nothing there: start vhost-rngd with ` +
-            `--control-socket=${socketPath}, or say where it listens with --control-socket or ${CONTROL_SOCKET_VARIABLE}`,
+          `expected a control socket at ${socketPath}, got nothing there: ` +
+            `${start ?? `start vhost-rngd with --control-socket=${socketPath}`}, or say where it listens with --control-socket or ${CONTROL_SOCKET_VARIABLE}`,
         );
       case 'ECONNREFUSED':
         return unreachable(
-          `expected a daemon behind ${socketPath}, got a socket that nobody serves: start vhost-rngd`,
+          `expected a daemon behind ${socketPath}, got a socket that nobody serves: ${start ?? 'start vhost-rngd'}${log}`,
         );
       case 'EACCES':
       case 'EPERM':
@@ -152,7 +157,7 @@ export class ControlClient {
             'or run this as root',
         );
       default:
-        return unreachable(`expected an answer on ${socketPath}, got ${error.code ?? error.message}`);
+        return unreachable(`expected an answer on ${socketPath}, got ${error.code ?? error.message}${log}`);
     }
   }
 }

@@ -4,7 +4,7 @@ import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { Fault } from '../../protocol/fault.js';
 import { packageVersion } from '../version.js';
 import { addDeviceCommands } from './change-commands.js';
-import { CONTROL_SOCKET_VARIABLE, ControlClient, DEFAULT_CONTROL_SOCKET } from './client.js';
+import { CONTROL_SOCKET_VARIABLE, ControlClient } from './client.js';
 import { COMPLETE_COMMAND, completions } from './completion.js';
 import { doctor, SERVICE_CONFIG } from './doctor.js';
 import { ExitStatus, EXIT_STATUSES, exitStatusOf } from './exit-status.js';
@@ -12,6 +12,7 @@ import { thisHost } from './host.js';
 import { addLookCommands, type Run } from './look-commands.js';
 import { type Output, printable, processOutput, toned } from './output.js';
 import { addPasteCommands } from './paste-commands.js';
+import { CONTROL_SOCKET } from '../systemd/unit-names.js';
 import type { Session } from './session.js';
 import { addSourceCommands } from './source-commands.js';
 import { top } from './top.js';
@@ -28,7 +29,7 @@ export function defineCtl(version: string, run: Run): Command {
     .version(version)
     .option(
       '--control-socket <path>',
-      `where the daemon answers (default: $${CONTROL_SOCKET_VARIABLE} or ${DEFAULT_CONTROL_SOCKET})`,
+      `where the daemon answers (default: $${CONTROL_SOCKET_VARIABLE} or ${CONTROL_SOCKET})`,
     )
     .option('--json', "give the daemon's JSON instead of text")
     .configureHelp({ showGlobalOptions: true })
@@ -131,7 +132,7 @@ function silence(command: Command): void {
 
 function sessionOf(program: Command, output: Output, until: AbortSignal): Session {
   const { controlSocket, json = false } = program.opts<GlobalOptions>();
-  const path = controlSocket ?? process.env[CONTROL_SOCKET_VARIABLE] ?? DEFAULT_CONTROL_SOCKET;
+  const path = controlSocket ?? process.env[CONTROL_SOCKET_VARIABLE] ?? CONTROL_SOCKET;
   return { client: new ControlClient(path), json, output, until };
 }
 

@@ -8,7 +8,7 @@ import { checkSources } from '../entropy/source-check.js';
 import { isKernelSource } from '../entropy/raw-source.js';
 import { parseSourceSpec, type SourceSpec } from '../entropy/source-spec.js';
 import { ASCII, clipped } from './cells.js';
-import { enableSources, integer } from './change-commands.js';
+import { enableSources, integerFrom } from './change-commands.js';
 import { ExitStatus } from './exit-status.js';
 import { listSources, type Run } from './look-commands.js';
 import { type Output, printable, toned } from './output.js';
@@ -39,7 +39,7 @@ export function addSourceCommands(program: Command, run: Run): void {
   const add = sources
     .command('add')
     .argument('<source>', 'as --source of vhost-rngd has it')
-    .option('--position <n>', 'its place in the order of preference, 0 for the first', integer)
+    .option('--position <n>', 'its place in the order of preference, 0 for the first', integerFrom(0))
     .description('draw from a source more; devices with sources of their own do not')
     .action(
       run((session, source) => {
@@ -91,7 +91,7 @@ export function addSourceCommands(program: Command, run: Run): void {
 }
 
 function positive(text: string): number {
-  const value = integer(text);
+  const value = integerFrom(1)(text);
   if (value === 0) throw new InvalidArgumentError('expected 1 or more.');
   return value;
 }

@@ -1,10 +1,8 @@
 // systemd as doctor sees it: which unit the daemon is, how units stand, and on which paths socket units listen.
-import { SERVICE_UNIT, serviceOf, socketUnitOf } from '../systemd/unit-names.js';
+import { SERVICE_UNIT, serviceAt, serviceOf, socketUnitOf } from '../systemd/unit-names.js';
 import type { Host } from './host.js';
 
 const SYSTEMD_RUNS = '/run/systemd/system';
-/** The control socket of an instance, which serves one guest. */
-const INSTANCE_CONTROL = /^\/run\/vhost-rngd-([^/]+)\/control\.sock$/;
 /** Of all of a unit that can be asked for. Source: org.freedesktop.systemd1(5). */
 const PROPERTIES = 'Id,LoadState,ActiveState,SubState,Result,NRestarts,UnitFileState,MainPID,Listen';
 
@@ -41,8 +39,7 @@ export interface Systemd {
 /** The unit of the daemon of `pid`, of the instance whose control socket is asked, or of the one for all guests. */
 export function unitName(host: Host, pid: number | undefined, controlSocket: string): string {
   const cgroups = pid === undefined ? '' : (host.text(`/proc/${pid}/cgroup`) ?? '');
-  const [, instance] = INSTANCE_CONTROL.exec(controlSocket) ?? [];
-  return serviceOf(cgroups) ?? (instance === undefined ? SERVICE_UNIT : `vhost-rngd@${instance}.service`);
+  return serviceOf(cgroups) ?? serviceAt(controlSocket) ?? SERVICE_UNIT;
 }
 
 /** Asks systemd; `none`: it does not run here; `silent`: it gives no answer. */

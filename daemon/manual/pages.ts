@@ -3,11 +3,12 @@
 import type { Command } from 'commander';
 import { configSchema } from '../config/config-schema.js';
 import type { JsonSchema } from '../config/json-schema.js';
-import { CONTROL_SOCKET_VARIABLE, DEFAULT_CONTROL_SOCKET } from '../ctl/client.js';
+import { CONTROL_SOCKET_VARIABLE } from '../ctl/client.js';
 import { COMPLETE_COMMAND } from '../ctl/completion.js';
 import { EXIT_STATUSES } from '../ctl/exit-status.js';
 import { defineCtl } from '../ctl/program.js';
 import { defineCommand, EXIT_MEANINGS } from '../options.js';
+import { CONTROL_SOCKET } from '../systemd/unit-names.js';
 import { ManualPage } from './roff.js';
 
 const TITLE = 'Entropy for virtual machines';
@@ -88,7 +89,7 @@ function clientPage(version: string, edition: Edition): ManualPage {
   page.heading('COMMANDS');
   for (const command of program.commands) describe(page, command, '');
   page.heading('FILES');
-  page.entry(DEFAULT_CONTROL_SOCKET, 'the control socket of the service');
+  page.entry(CONTROL_SOCKET, 'the control socket of the service');
   page.heading('ENVIRONMENT');
   page.entry(CONTROL_SOCKET_VARIABLE, 'the control socket, where no option names it');
   page.entry('NO_COLOR, FORCE_COLOR', 'never, and always, colours; without them a terminal decides');

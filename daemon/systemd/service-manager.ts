@@ -83,11 +83,16 @@ export class ServiceManager {
   }
 }
 
-/** For systemctl status: `2 guests on 3 devices, 1.20 MiB served, random:/dev/random healthy`. */
+/** For systemctl status: `1 guest on 3 devices, 1.20 MiB served, random:/dev/random healthy`. */
 function statusLine(told: Told): string {
   const devices = told.devices();
   const guests = devices.reduce((sum, { frontEnds }) => sum + frontEnds.length, 0);
   const bytes = devices.reduce((sum, device) => sum + device.bytes, 0);
   const sources = told.sources().map(({ spec, state }) => `${spec} ${state}`);
-  return `${guests} guests on ${devices.length} devices, ${bytesText(bytes)} served, ${sources.join(', ')}`;
+  const counts = `${count(guests, 'guest')} on ${count(devices.length, 'device')}`;
+  return `${counts}, ${bytesText(bytes)} served, ${sources.join(', ')}`;
+}
+
+function count(number: number, what: string): string {
+  return `${number} ${what}${number === 1 ? '' : 's'}`;
 }

@@ -4,6 +4,8 @@ const SERVICE_SUFFIX = '.service';
 const SOCKET_SUFFIX = '.socket';
 /** One daemon for all guests, and the units of its devices' sockets. */
 export const SERVICE_UNIT = 'vhost-rngd.service';
+export const CONTROL_SOCKET = '/run/vhost-rngd/control.sock';
+const INSTANCE_CONTROL = /^\/run\/vhost-rngd-([^/]+)\/control\.sock$/;
 const DEVICE_UNIT = 'vhost-rngd-device@';
 /** An instance serves one guest, whose socket unit has its name. */
 const INSTANCE = /^vhost-rngd@.+\.service$/;
@@ -14,6 +16,18 @@ const WANTED_UNIT = 'vhost-rngd-device@rng.socket';
 export function serviceOf(cgroups: string): string | undefined {
   // Behind a user's own service manager a process may be in a unit of its own, or in a scope: then this is no service.
   return /\/([^/\n]+\.service)$/m.exec(cgroups)?.[1];
+}
+
+/** The service that answers on a control socket; undefined: no unit of ours is known to. */
+export function serviceAt(controlSocket: string): string | undefined {
+  const [, instance] = INSTANCE_CONTROL.exec(controlSocket) ?? [];
+  if (instance !== undefined) return `vhost-rngd@${instance}${SERVICE_SUFFIX}`;
+  return controlSocket === CONTROL_SOCKET ? SERVICE_UNIT : undefined;
+}
+
+/** The unit by which what answers on a control socket is started: an instance makes its own, so its socket unit brings only the guest's. */
+export function startingUnit(service: string): string {
+  return service === SERVICE_UNIT ? socketUnitOf(service) : service;
 }
 
 /** The socket unit of the service's own name. */

@@ -247,6 +247,12 @@ const MISTAKES: readonly (readonly [string, readonly string[], number, RegExp])[
     EXIT.refused,
     /weight: expected an integer from 1 to 1000/,
   ],
+  [
+    'a number below all',
+    ['set', 'rng0', '--max-bytes=-1'],
+    EXIT.usage,
+    /--max-bytes.* expected an integer from 1\b/,
+  ],
   ['a device that is not there', ['device', 'nope'], EXIT.refused, /got nope: there are rng0, rng1/],
   ['a name that is taken', ['add', 'rng0', '/tmp/x.sock'], EXIT.refused, /expected a new name, got rng0/],
   ['a path that is relative', ['add', 'new', 'x.sock'], EXIT.refused, /socket: expected an absolute path/],

@@ -57,7 +57,9 @@ async function testStart(container: SystemdContainer): Promise<void> {
     const guest = new ReadingGuest(t, container.path(RNG_SOCKET));
     await guest.readTotal(4096);
     await container.untilProperty(SERVICE, 'ActiveState', (state) => state === 'active');
-    await container.untilProperty(SERVICE, 'StatusText', (text) => /\b1 guests? .*healthy/.test(text));
+    await container.untilProperty(SERVICE, 'StatusText', (text) =>
+      /^1 guest on 1 device, .*healthy/.test(text),
+    );
     const status = await container.outputOf('vhost-rngctl', 'status', '--json');
     const { devices } = JSON.parse(status) as { devices: { name: string; bytes: number }[] };
     t.match(devices, [{ name: 'rng' }], 'the device is named after its unit');

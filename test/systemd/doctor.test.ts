@@ -42,6 +42,9 @@ async function run(container: SystemdContainer): Promise<void> {
     const start = 'sudo systemctl enable --now vhost-rngd.socket';
     t.match(look(checks, 'systemd'), { verdict: 'note', found: /is inactive/, fix: start });
     t.match(look(checks, 'control socket'), { verdict: 'problem', fix: start });
+    const { status, stderr } = await container.run('vhost-rngctl', 'status');
+    t.equal(status, 69);
+    t.match(stderr, /got nothing there: systemctl start vhost-rngd\.socket, or say where/);
   });
 
   await t.test("the README's own sequence: doctor starts the service, and finds nothing wrong", async (t) => {
@@ -135,7 +138,11 @@ async function testStates(container: SystemdContainer): Promise<void> {
     const checks = await doctor(container);
     // The connection that was not answered starts it again and again.
     t.match(look(checks, 'systemd'), { found: /is starting|has failed: exit-code/, fix });
-    t.match(look(checks, 'control socket'), { verdict: 'problem', fix });
+    t.match(look(checks, 'control socket'), {
+      verdict: 'problem',
+      found: /journalctl -u vhost-rngd\.service may say why/,
+      fix,
+    });
     t.match(look(checks, 'old sockets'), { verdict: 'ok' }, 'systemd listens on them');
     await container.outputOf('install', '-m', '0644', '/usr/share/vhost-rngd/config.toml', CONFIG);
   });

@@ -54,7 +54,7 @@ await t.test('a guest whose daemon comes and goes', (t) =>
       const ending = second.powerOff();
       await kill(container);
       await ending;
-      await container.untilProperty(SERVICE, 'StatusText', (text) => text.startsWith('1 guests on'));
+      await container.untilProperty(SERVICE, 'StatusText', (text) => text.startsWith('1 guest on'));
     });
 
     await t.test('it reads without pause over crashes and restarts', async (t) => {

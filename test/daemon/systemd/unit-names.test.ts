@@ -1,6 +1,12 @@
 // Which units are meant, from names alone: those of the files in systemd/.
 import t from 'tap';
-import { closingCommands, serviceOf, socketUnitOf } from '../../../daemon/systemd/unit-names.js';
+import {
+  closingCommands,
+  serviceAt,
+  serviceOf,
+  socketUnitOf,
+  startingUnit,
+} from '../../../daemon/systemd/unit-names.js';
 
 t.test('the service of a process', (t) => {
   const instance = '0::/system.slice/system-vhost\\x2drngd.slice/vhost-rngd@web1.service\n';
@@ -14,6 +20,15 @@ t.test('the service of a process', (t) => {
   t.equal(serviceOf(`0::${user}/run-5.scope\n`), undefined, 'of a user, and no service');
   t.equal(serviceOf('0::/\n'), undefined);
   t.equal(socketUnitOf('vhost-rngd@web1.service'), 'vhost-rngd@web1.socket');
+  t.end();
+});
+
+t.test('the service behind a control socket, and what starts it', (t) => {
+  t.equal(serviceAt('/run/vhost-rngd/control.sock'), 'vhost-rngd.service');
+  t.equal(serviceAt('/run/vhost-rngd-web1/control.sock'), 'vhost-rngd@web1.service');
+  t.equal(serviceAt('/tmp/control.sock'), undefined);
+  t.equal(startingUnit('vhost-rngd.service'), 'vhost-rngd.socket');
+  t.equal(startingUnit('vhost-rngd@web1.service'), 'vhost-rngd@web1.service');
   t.end();
 });
 
