@@ -22,6 +22,7 @@ import { type Output, printable, toned } from './output.js';
 import type { Outcome, Session } from './session.js';
 import { checkControlSocket, checkFolder, checkStaleSockets, foldersOf } from './socket-checks.js';
 import { checkConfiguredSources, checkHwrng, checkKernelPool, networkFix } from './source-checks.js';
+import { checkStateFile } from './state-check.js';
 import { checkSystemd, startOf } from './unit-checks.js';
 import { askSystemd, type Systemd, unitName } from './units.js';
 
@@ -68,6 +69,7 @@ async function examine(controlSocket: string, host: Host, configFile: string | u
     checkKernelPool(host),
     checkHwrng(host, user, specs.includes('hwrng:/dev/hwrng')),
     config.check,
+    ...(settings?.stateFile === undefined ? [] : [checkStateFile(host, settings.stateFile, unit)]),
     ...(await checkConfiguredSources(host, settings?.sources ?? [], user)),
     checkControlSocket(host, controlSocket, answer instanceof Fault ? answer.message : undefined, {
       start: systemdCheck.fix ?? startOf(unit),

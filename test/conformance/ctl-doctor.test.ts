@@ -174,6 +174,45 @@ await t.test('configurations: read and checked as the daemon does', async (t) =>
   });
 });
 
+await t.test('the state file that a configuration names: read as the daemon does', async (t) => {
+  const folder = temporaryFolder(t);
+  const config = join(folder, 'config.toml');
+  const state = join(folder, 'state.json');
+  writeFileSync(
+    config,
+    `state-file = "${state}"\n[[device]]\nname = "a"\nsocket-path = "${folder}/a.sock"\n`,
+  );
+  const look = async (text?: string): Promise<Check | undefined> => {
+    if (text !== undefined) writeFileSync(state, text);
+    const { check } = await doctor(t, join(folder, 'none.sock'), ['--config', config]);
+    return check('state file');
+  };
+  t.match(await look(), { verdict: 'ok' }, 'none yet');
+  t.match(await look('{"added":[],"removed":[],"changed":[]}'), { verdict: 'ok', found: /is in order/ });
+  const fix = `sudo mv ${state} ${state}.broken && sudo systemctl restart vhost-rngd.service`;
+  t.match(await look('{"added":[],"rem'), { verdict: 'problem', found: /state\.json: .*remove it/, fix });
+  if (process.getuid?.() === 0) {
+    for (const [path, mode] of [
+      [folder, 0o755],
+      [config, 0o644],
+      [state, 0o600],
+    ] as const)
+      chmodSync(path, mode);
+    const options = { uid: NOBODY, gid: NOBODY };
+    const { check } = await doctor(t, join(folder, 'none.sock'), ['--config', config], options);
+    t.match(check('state file'), {
+      verdict: 'note',
+      found: /not for nobody to read/,
+      fix: 'sudo vhost-rngctl doctor',
+    });
+  }
+  t.match(await look('{"added":[],"removed":[],"changed":[],"later":1}'), {
+    verdict: 'problem',
+    found: /later/,
+    fix,
+  });
+});
+
 await t.test('a driver that hangs in open(2) keeps nobody', async (t) => {
   const device = await makeBlockingDevice(t, 'open');
   if ('missing' in device) {
