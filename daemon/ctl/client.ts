@@ -7,7 +7,7 @@ import * as v from 'valibot';
 import { Fault } from '../../protocol/fault.js';
 import type { Method } from '../control/route.js';
 import { ErrorShape } from '../control/shapes.js';
-import { serviceAt, startingUnit } from '../systemd/unit-names.js';
+import { serviceAt, socketUnitOf } from '../systemd/unit-names.js';
 
 /** The daemon answers within 50 ms, a change within 2 s; a reload may wait for a source's driver. Ours. */
 const REPLY_TIMEOUT_MS = 15_000;
@@ -136,7 +136,7 @@ export class ControlClient {
   private unreachable(error: NodeJS.ErrnoException): Fault {
     const { socketPath } = this;
     const service = serviceAt(socketPath);
-    const start = service && `systemctl start ${startingUnit(service)}`;
+    const start = service && `systemctl start ${socketUnitOf(service)}`;
     const log = service === undefined ? '' : `; journalctl -u ${service} may say why`;
     switch (error.code) {
       case 'ENOENT':

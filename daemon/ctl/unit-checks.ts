@@ -1,6 +1,6 @@
 // What doctor looks at of systemd: whether the daemon's unit runs, and which command fits the way in which it does not.
 import { type Check, note, ok, problem, shellWord } from './check.js';
-import { SERVICE_UNIT, startingUnit } from '../systemd/unit-names.js';
+import { socketUnitOf } from '../systemd/unit-names.js';
 import type { Systemd, Unit } from './units.js';
 
 const NAME = 'systemd';
@@ -29,8 +29,7 @@ export function checkSystemd(systemd: Systemd | 'none' | 'silent', unit: string)
 
 /** The command that starts what answers on a control socket, where nothing else is known of the unit. */
 export function startOf(unit: string): string {
-  const how = unit === SERVICE_UNIT ? 'enable --now' : 'start';
-  return `sudo systemctl ${how} ${shellWord(startingUnit(unit))}`;
+  return `sudo systemctl enable --now ${shellWord(socketUnitOf(unit))}`;
 }
 
 function journalOf(unit: string): string {

@@ -5,7 +5,7 @@ const SOCKET_SUFFIX = '.socket';
 /** One daemon for all guests, and the units of its devices' sockets. */
 export const SERVICE_UNIT = 'vhost-rngd.service';
 export const CONTROL_SOCKET = '/run/vhost-rngd/control.sock';
-const INSTANCE_CONTROL = /^\/run\/vhost-rngd-([^/]+)\/control\.sock$/;
+const INSTANCE_CONTROL = /^\/run\/vhost-rngd-vm\/([^/]+)\.control$/;
 const DEVICE_UNIT = 'vhost-rngd-device@';
 /** An instance serves one guest, whose socket unit has its name. */
 const INSTANCE = /^vhost-rngd@.+\.service$/;
@@ -25,12 +25,7 @@ export function serviceAt(controlSocket: string): string | undefined {
   return controlSocket === CONTROL_SOCKET ? SERVICE_UNIT : undefined;
 }
 
-/** The unit by which what answers on a control socket is started: an instance makes its own, so its socket unit brings only the guest's. */
-export function startingUnit(service: string): string {
-  return service === SERVICE_UNIT ? socketUnitOf(service) : service;
-}
-
-/** The socket unit of the service's own name. */
+/** The socket unit of the service's own name, which brings the control socket too, and so starts what answers there. */
 export function socketUnitOf(service: string): string {
   return service.replace(new RegExp(`\\${SERVICE_SUFFIX}$`), SOCKET_SUFFIX);
 }

@@ -15,8 +15,8 @@ const CONTROL_SOCKET = '/run/vhost-rngd/control.sock';
 const INFO = '6';
 const WARNING = 4;
 
-/** Connection, a memory region, kick, call, err, and the record of the front-end. */
-const FDS_OF_A_GUEST = 6;
+/** Connection, a memory region, kick, call, err, and the replies and the record of the front-end. */
+const FDS_OF_A_GUEST = 7;
 
 /** A record as journalctl's JSON has it. */
 type JournalRecord = Readonly<Record<string, unknown>>;

@@ -59,11 +59,11 @@ async function run(container: SystemdContainer): Promise<void> {
     await container.outputOf('systemctl', 'start', 'vhost-rngd@web1.socket');
     const guest = new ReadingGuest(t, container.path('/run/vhost-rngd-vm/web1.sock'));
     await guest.readTotal(64);
-    const checks = await doctor(container, '--control-socket=/run/vhost-rngd-web1/control.sock');
+    const checks = await doctor(container, '--control-socket=/run/vhost-rngd-vm/web1.control');
     t.same(flaws(checks), []);
     t.match(look(checks, 'systemd'), { verdict: 'ok', found: /vhost-rngd@web1\.service is active/ });
     t.match(look(checks, 'folder /run/vhost-rngd-vm'), { verdict: 'ok' });
-    t.match(look(checks, 'open files'), { fix: /restart vhost-rngd@web1\.service$/ });
+    t.match(look(checks, 'open files'), { verdict: 'ok' });
   });
 
   await testSandbox(container);

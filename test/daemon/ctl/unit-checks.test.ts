@@ -22,9 +22,9 @@ await t.test('the unit of the daemon', (t) => {
   t.equal(unitName(host, 8, control), 'rngd.service', 'of a user, with the cgroups of before');
   t.equal(unitName(host, 9, control), 'vhost-rngd.service', 'no service, so the default');
   t.equal(unitName(host, undefined, control), 'vhost-rngd.service');
-  t.equal(unitName(host, undefined, '/run/vhost-rngd-web1/control.sock'), 'vhost-rngd@web1.service');
+  t.equal(unitName(host, undefined, '/run/vhost-rngd-vm/web1.control'), 'vhost-rngd@web1.service');
   t.match(startOf('vhost-rngd.service'), /enable --now vhost-rngd\.socket$/);
-  t.match(startOf('vhost-rngd@web1.service'), /systemctl start vhost-rngd@web1\.service$/);
+  t.match(startOf('vhost-rngd@web1.service'), /systemctl enable --now vhost-rngd@web1\.socket$/);
   t.end();
 });
 
