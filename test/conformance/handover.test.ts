@@ -3,6 +3,7 @@
 //
 // Leaves out: the real systemd (test/systemd), a real guest (end-to-end).
 import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import * as v from 'valibot';
 import { type DeviceStatus, DeviceShape } from '../../daemon/control/shapes.js';
@@ -253,6 +254,34 @@ await t.test(
     const blocks = new Set<string>();
     for (let at = 0; at + 16 <= bytes.length; at += 16) blocks.add(bytes.toString('latin1', at, at + 16));
     t.equal(blocks.size, Math.floor(bytes.length / 16), `no block of 16 twice in ${bytes.length} bytes`);
+  },
+);
+
+await t.test(
+  'a VMM that reads its replies late: each comes once, in order, over kills at any moment',
+  async (t) => {
+    const { path, manager, all } = await startKept(t);
+    const vm = VirtualMachine.start(path);
+    const asked: number[] = [FrontendRequest.GetFeatures, FrontendRequest.GetProtocolFeatures];
+    const pair = Buffer.concat(
+      asked.map((request) => encodeHeader({ request, reply: false, needReply: false, payloadBytes: 0 })),
+    );
+    // More than the socket holds, less than what may wait.
+    const burst = Buffer.concat(Array.from({ length: 500 }, () => pair));
+    let bursts = 0;
+    for (; bursts < 6; bursts++) {
+      t.equal(vm.frontend.sendAll(burst), burst.length);
+      await setTimeout(Math.random() * 20);
+      await manager.kill('SIGKILL');
+      await manager.start(all);
+    }
+    let wrong = 0;
+    for (let i = 0; i < bursts * 500; i++)
+      for (const request of asked) if (vm.frontend.receive()?.request !== request) wrong++;
+    t.equal(wrong, 0);
+    t.equal(vm.request(64).length, 64);
+    t.ok(vm.frontend.answers(), 'and none is left');
+    vm.close();
   },
 );
 
