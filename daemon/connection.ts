@@ -18,14 +18,15 @@ import type { DeviceState } from './device-state.js';
 import type { EventLoop, Watch, Watcher } from './event-loop.js';
 import type { FrontendRecord, Keep, Take } from './handover/frontend-record.js';
 import { IncomingMessage, type MessageContext, type MessageEvents } from './incoming-message.js';
-import { MAX_WAITING_BYTES, type Outbox } from './outbox.js';
+import { MAX_UNREAD_BYTES, type Outbox } from './outbox.js';
 import { connectionBlocked } from './peer-calls.js';
 import type { Timer } from './timers.js';
 
 /** A message that has begun must be complete after this time. */
 const MESSAGE_TIMEOUT_MS = 10_000;
-/** Messages of one connection in one round; then the others have their turn. Ours. */
+/** Messages of one connection in one round, and its time, in which it may begin one more; then the others have their turn. Ours. */
 const MESSAGES_PER_ROUND = 32;
+const ROUND_MS = 0.3;
 
 const ACK_OK = 0n;
 const ACK_REFUSED = 1n;
@@ -42,7 +43,7 @@ export interface ConnectionEvents extends MessageEvents {
   held(): void;
 }
 
-/** Speaks vhost-user with one front-end. Owns its socket and its replies, and the device state that the front-end sets up. */
+/** Speaks vhost-user with one front-end. Owns its socket and the device state that the front-end sets up; borrows the outbox. */
 export class Connection implements Watcher, Timer {
   dueMs = Infinity;
   readonly state: DeviceState;
@@ -140,7 +141,8 @@ export class Connection implements Watcher, Timer {
   }
 
   private receiveMessages(): void {
-    for (let cost = 0; cost < MESSAGES_PER_ROUND;) {
+    const endMs = performance.now() + ROUND_MS;
+    for (let cost = 0; cost < MESSAGES_PER_ROUND && (cost === 0 || performance.now() < endMs);) {
       if (this.ended || this.mustWait()) return;
       if (!this.receiveHeader() || !this.receivePayload()) return;
       // Mapping memory takes longer than all others together.
@@ -300,10 +302,10 @@ export class Connection implements Watcher, Timer {
   }
 
   private send(reply: Uint8Array): void {
-    this.outbox.add(reply);
-    const { waiting } = this.outbox;
-    if (waiting > MAX_WAITING_BYTES) {
-      const message = `expected replies to be read, got ${waiting} bytes waiting`;
+    this.outbox.add(reply, this.fd);
+    const { unread } = this.outbox;
+    if (unread > MAX_UNREAD_BYTES) {
+      const message = `expected replies to be read, got ${unread} bytes of them without a moment at which all were`;
       this.end(new Fault('connection', 'replies_not_read', message));
     }
   }
@@ -312,6 +314,10 @@ export class Connection implements Watcher, Timer {
   private sendReplies(): void {
     while (!this.ended && this.outbox.waiting > 0) {
       const sent = this.outbox.send(this.fd, this.loop.calls, this.context.owner);
+      if (this.loop.calls.isAccused(this.context.owner)) {
+        this.end(connectionBlocked());
+        return;
+      }
       if (sent === -Errno.EAGAIN || sent === -Errno.EINTR) break;
       if (sent <= 0) {
         this.end(
@@ -359,6 +365,5 @@ export class Connection implements Watcher, Timer {
     if (this.watch !== undefined) this.loop.unwatch(this.watch);
     for (const fd of this.incoming.close()) this.context.disposal.closeFd(fd);
     this.context.disposal.endSocket(this.fd);
-    this.context.disposal.closeFd(this.outbox.fd);
   }
 }

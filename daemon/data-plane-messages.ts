@@ -74,7 +74,7 @@ export type Disposable =
   | { readonly address: number; readonly length: number };
 export interface DisposeMessage {
   readonly kind: 'dispose';
-  /** The number of the device whose front-end passed it. */
+  /** The number of the seat whose front-end passed it, or one below 0: what makes it wait holds up that only. */
   readonly device: number;
   /** One word, which counts what waits of this device. */
   readonly waiting: Int32Array;

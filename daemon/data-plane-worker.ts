@@ -22,6 +22,9 @@ import { PulseAnswer } from './pulse.js';
 import type { Log } from './rng-device.js';
 import { SharedBudget } from './shared-budget.js';
 
+/** Below all that the main thread disposes of by itself. */
+const DATA_PLANE_LANES = -1_000_000_000;
+
 /** A time-out of poll(2). */
 const FOR_EVER = -1;
 
@@ -41,8 +44,20 @@ const sources = setup.sources.map(
 );
 const pools = new Pools(sources, (to, from) => post({ kind: 'sourceSwitch', to, from }));
 const budget = new SharedBudget(setup.total, loop.clock, loop.timers, new Ledger(setup.totalLedger).limiter);
-const keeping = openKeeping(setup.keepAt, loop.timers, logLoss(log));
+const keeping = openKeeping(setup.keepAt, loop.timers, {
+  lost: logLoss(log),
+  letGo: (fd) => alone().closeFd(fd),
+});
+if (keeping !== undefined) keeping.nextRecord = setup.left.nextRecord;
 const kept = new KeptFiles(setup.left.files, keeping?.vault);
+
+let lanes = 0;
+
+/** Lets go of something that is no seat's, for itself: what makes it wait holds up nothing else. */
+function alone(): PeerDisposal {
+  // The main thread counts its own from -1 down.
+  return new PeerDisposal(DATA_PLANE_LANES - lanes++, post, (fd) => keeping?.vault.release(fd));
+}
 
 let stopping = false;
 let leaves = false;
@@ -105,7 +120,10 @@ function take(message: MainMessage): void {
 
 /** Sends every front-end with all that it needs; true when it went out. */
 function sendAll(address: string): boolean {
-  const there = openKeeping(address, loop.timers);
+  const there = openKeeping(address, loop.timers, {
+    lost: () => undefined,
+    letGo: (fd) => alone().closeFd(fd),
+  });
   if (there === undefined) return false;
   try {
     devices.record(there);
@@ -154,7 +172,7 @@ function end(): void {
 for (const device of setup.devices) devices.carryOut({ kind: 'addDevice', device });
 if (!pools.locked || setup.sources.some(({ queue }) => !queue.locked)) devices.logNotLocked();
 devices.goOn(setup.left.devices, (number) => kept.take(number));
-kept.letGo(new PeerDisposal(0, post, (fd) => keeping?.vault.release(fd)));
+kept.letGo(alone);
 keeping?.vault.flush();
 post({ kind: 'serving' });
 setImmediate(turn);

@@ -3,7 +3,7 @@
 // What only takes CPU time (memory, files of local disks, eventfds, sockets that are empty) goes through libuv's thread pool,
 // which node needs too, so a few at a time. What may wait for someone gets a native thread, one at a time for each device:
 // a wait that lasts is interrupted, and one that cannot be holds up nothing but its own device.
-import { asFd, inspectFd } from '../shared-memory/fd.js';
+import { asFd, type Fd, inspectFd } from '../shared-memory/fd.js';
 import { PreparedCall } from '../shared-memory/ffi.js';
 import { fileWithSignal, NativeThread } from '../shared-memory/native-thread.js';
 import { clearLinger, endsEmpty } from '../shared-memory/unix-socket.js';
@@ -49,6 +49,14 @@ export function dispose(message: DisposeMessage): void {
   if (lane !== undefined) return;
   lanes.set(device, [{ ...message, what }]);
   runLane(device);
+}
+
+let alone = 0;
+
+/** Closes an fd soon, for itself: what makes it wait holds up nothing else. For the main thread's own use. */
+export function disposeAlone(fd: Fd): void {
+  const waiting = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT));
+  dispose({ kind: 'dispose', device: --alone, waiting, what: { fd, how: 'close' } });
 }
 
 /** True when closing takes CPU time at most: nobody can make it wait. */

@@ -85,10 +85,7 @@ export class IncomingMessage {
       this.ahead.length > 0
         ? this.marked().lookAtBytes(this.socket, this.memory, span)
         : this.marked().look(this.socket, this.memory, span, this.ahead);
-    if (came === FDS_TRUNCATED)
-      return fdsTruncated(
-        'expected to receive the fds of a message, got no free descriptor for them here: raise LimitNOFILE',
-      );
+    if (came === FDS_TRUNCATED) return noDescriptor();
     if (came <= 0) return came;
     if (this.ahead.length > MAX_RECEIVED_FDS) return tooManyFds();
     this.received += came;
@@ -131,7 +128,7 @@ export class IncomingMessage {
     return messages;
   }
 
-  /** Goes on where the record says; a fault when that cannot be. Called once, before all else. */
+  /** Goes on where the record says; a fault, returned or thrown, when that cannot be. Called once, before all else. */
   restore({ bytes, fds, ahead, inSocket }: FrontendRecord['message'], take: Take): Fault | undefined {
     const here = Buffer.from(bytes, 'base64');
     this.memory.bytes.set(here);
@@ -152,13 +149,14 @@ export class IncomingMessage {
   private isAheadInSocket(): boolean {
     const first: Fd[] = [];
     lookWithoutTrace(this.socket);
-    this.marked().look(this.socket, taken, { offset: 0, length: 1 }, first);
+    const came = this.marked().look(this.socket, taken, { offset: 0, length: 1 }, first);
     const isSame = (fd: Fd, i: number): boolean => {
       const other = this.ahead[i];
       return other !== undefined && compareFiles(fd, other) === 0;
     };
     const areSame = first.length === this.ahead.length && first.every(isSame);
     for (const fd of first) this.context.disposal.closeFd(fd);
+    if (came === FDS_TRUNCATED) throw noDescriptor();
     return areSame;
   }
 
@@ -175,6 +173,12 @@ export class IncomingMessage {
 function takenByOthers(result: number): Fault {
   const got = result === 0 ? 'the end' : errnoName(result);
   return new Fault('connection', 'socket_failed', `expected to take what had come, got ${got}`);
+}
+
+function noDescriptor(): Fault {
+  return fdsTruncated(
+    'expected to receive the fds of a message, got no free descriptor for them here: raise LimitNOFILE',
+  );
 }
 
 function tooManyFds(): Fault {

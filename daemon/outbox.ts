@@ -1,48 +1,49 @@
 // Replies on their way to a front-end. They lie in a memory file that outlives the process, and what has gone out is the position of that
 // file, which sendfile(2) moves in the same call: whenever the process is killed, the next one goes on with the very next byte.
-import { writeSync } from 'node:fs';
+//
+// sendfile(2) gives the front-end the file's own pages, which it can hold for as long as it likes. So a seat has one file for all its
+// front-ends, and as soon as one of them has read everything, replies begin anew, in the other half of the file: a position that lies
+// outside of the half where replies end tells that none of them has gone out.
 import { closeFd, type Fd } from '../shared-memory/fd.js';
 import * as libc from '../shared-memory/libc.js';
-import { openMemfd } from '../shared-memory/memfd.js';
+import { openMemfd, writeWhole } from '../shared-memory/memfd.js';
 import type { CallMark } from '../shared-memory/unix-socket.js';
 
-/** Replies only ever go behind the last one: pages that were sent are the socket's too. At 1 GB/s this lasts for weeks. */
-const FILE_BYTES = 2 ** 52;
-/**
- * Bytes that were sent are given back in pieces of a huge page: of a part of one the kernel would blank what the socket still has.
- * Source: Linux, truncate_inode_partial_folio().
- */
-const FREED_BYTES = 2 * 2 ** 20;
-/** The most that may wait for a front-end that does not read, bytes. Ours. */
-export const MAX_WAITING_BYTES = 256 * 1024;
+/** The most that goes out between two moments at which the front-end has read everything, bytes. Ours. */
+export const MAX_UNREAD_BYTES = 256 * 1024;
+/** More than {@link MAX_UNREAD_BYTES} and a reply; the file is sparse. */
+const HALF_BYTES = 2 ** 20;
 
-/** The replies of one connection. Owns the file until {@link fd} is closed. */
+/** The replies to a seat's front-ends. Owns the file. */
 export class Outbox {
   readonly fd: Fd;
-  /** Where the next reply goes; bytes up to here are in the file. */
+  /** Of the half that replies are in. */
+  private startsAt: number;
+  /** Where the next reply goes. */
   private endsAt: number;
   private sentTo: number;
-  private freedTo: number;
+  /** The file's position; moved before the first reply of a half goes out, and after that has been written down. */
+  private position: number;
 
-  private constructor(fd: Fd, endsAt: number, sentTo: number) {
+  private constructor(fd: Fd, endsAt: number, position: number) {
     this.fd = fd;
+    this.startsAt = endsAt < HALF_BYTES ? 0 : HALF_BYTES;
     this.endsAt = endsAt;
-    this.sentTo = sentTo;
-    this.freedTo = sentTo - (sentTo % FREED_BYTES);
+    this.sentTo = position >= this.startsAt && position <= endsAt ? position : this.startsAt;
+    this.position = position;
   }
 
   /** Throws a Fault when there is no fd, or no memory. */
   static create(): Outbox {
-    return new Outbox(openMemfd('vhost-rngd-replies', FILE_BYTES), 0, 0);
+    return new Outbox(openMemfd('vhost-rngd-replies', 2 * HALF_BYTES), 0, 0);
   }
 
   /** Goes on with one of another process, whose replies ended at `endsAt`; adopts `fd`, also when it throws. */
   static goOn(fd: Fd, endsAt: number): Outbox {
-    const sentTo = libc.lseek(fd, 0, libc.SEEK_CUR);
-    const waiting = endsAt - sentTo;
-    if (sentTo >= 0 && waiting >= 0 && waiting <= MAX_WAITING_BYTES) return new Outbox(fd, endsAt, sentTo);
+    const position = libc.lseek(fd, 0, libc.SEEK_CUR);
+    if (position >= 0 && endsAt >= 0 && endsAt < 2 * HALF_BYTES) return new Outbox(fd, endsAt, position);
     closeFd(fd);
-    throw new Error(`replies that end at ${endsAt}, and were sent up to ${sentTo}`);
+    throw new Error(`replies that end at ${endsAt}, and were sent up to ${position}`);
   }
 
   /** Where the replies end, for {@link goOn}. A reply that was added after this was written down is as if it had not been. */
@@ -50,31 +51,41 @@ export class Outbox {
     return this.endsAt;
   }
 
-  /** Bytes that the front-end has not been sent. */
+  /** Bytes that have not gone out. */
   get waiting(): number {
     return this.endsAt - this.sentTo;
   }
 
-  /** Puts a reply behind the others. Throws when there is no memory. */
-  add(reply: Uint8Array): void {
-    writeSync(this.fd, reply, 0, reply.length, this.endsAt);
+  /** Bytes of this half, out or not: the front-end has not read everything since the first of them. */
+  get unread(): number {
+    return this.endsAt - this.startsAt;
+  }
+
+  /** Begins anew: for a new front-end, or for one that has read everything. */
+  startOver(): void {
+    this.startsAt = HALF_BYTES - this.startsAt;
+    this.endsAt = this.startsAt;
+    this.sentTo = this.startsAt;
+  }
+
+  /** Puts a reply behind the others, for the front-end at `socket`. Throws a Fault when there is no memory. */
+  add(reply: Uint8Array, socket: Fd): void {
+    if (this.unread > 0 && this.waiting === 0 && libc.ioctlForInt(socket, libc.SIOCOUTQ) === 0)
+      this.startOver();
+    writeWhole(this.fd, reply, this.endsAt);
     this.endsAt += reply.length;
   }
 
   /** Sends what the socket takes; bytes, or a negated error number. `mark` is told of the call, and whose it is. */
   send(socket: Fd, mark: CallMark, owner: number): number {
+    if (this.position !== this.sentTo) this.position = libc.lseek(this.fd, this.sentTo, libc.SEEK_SET);
     mark.enter(owner);
     const sent = libc.sendfile(socket, this.fd, this.waiting);
     mark.leave();
-    if (sent > 0) this.sentTo += sent;
-    if (this.sentTo - this.freedTo >= FREED_BYTES) this.freeSent();
+    if (sent > 0) {
+      this.sentTo += sent;
+      this.position = this.sentTo;
+    }
     return sent;
-  }
-
-  private freeSent(): void {
-    const to = this.sentTo - (this.sentTo % FREED_BYTES);
-    const mode = libc.FALLOC_FL_PUNCH_HOLE | libc.FALLOC_FL_KEEP_SIZE;
-    libc.fallocate(this.fd, mode, this.freedTo, to - this.freedTo);
-    this.freedTo = to;
   }
 }

@@ -5,6 +5,7 @@ import type { Disposal } from '../shared-memory/disposal.js';
 import type { Fd } from '../shared-memory/fd.js';
 import * as libc from '../shared-memory/libc.js';
 import type { DataPlaneMessage, Disposable } from './data-plane-messages.js';
+import type { Backlog } from './systemd/notify-queue.js';
 
 /**
  * What may wait of one device before its messages and new front-ends wait too, and what is left when they go on. One
@@ -20,16 +21,22 @@ export class PeerDisposal implements Disposal {
   private readonly device: number;
   private readonly post: (message: DataPlaneMessage) => void;
   private readonly released: (fd: Fd) => void;
+  private readonly kept: Backlog | undefined;
 
-  /** `released` is told of each fd that is let go, before its number can come again. */
+  /**
+   * `released` is told of each fd that is let go, before its number can come again. `kept`: what is to be kept for the next process, which
+   * must not be too much either.
+   */
   constructor(
     device: number,
     post: (message: DataPlaneMessage) => void,
     released: (fd: Fd) => void = () => undefined,
+    kept?: Backlog,
   ) {
     this.device = device;
     this.post = post;
     this.released = released;
+    this.kept = kept;
   }
 
   closeFd(fd: Fd): void {
@@ -59,12 +66,12 @@ export class PeerDisposal implements Disposal {
   }
 
   isFull(): boolean {
-    return Atomics.load(this.waiting, 0) >= MAX_WAITING;
+    return Atomics.load(this.waiting, 0) >= MAX_WAITING || this.kept?.isFull() === true;
   }
 
   /** True when what once was too much has gone. */
   isDrained(): boolean {
-    return Atomics.load(this.waiting, 0) <= GO_ON_AT;
+    return Atomics.load(this.waiting, 0) <= GO_ON_AT && this.kept?.isDrained() !== false;
   }
 
   private hand(what: Disposable): void {

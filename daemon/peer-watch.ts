@@ -22,9 +22,9 @@ const SLOW_LIMIT_MS = 50;
 const FORGIVEN_MS_PER_SECOND = 25;
 /** Less CPU time is the timer's own error. Ours. */
 const BUSY_MS = 0.5;
-/** write, recvmsg, sendmsg, epoll_ctl and preadv2. Source: the kernel's system call tables. */
+/** write, recvmsg, sendmsg, sendfile, epoll_ctl and preadv2. Source: the kernel's system call tables. */
 const MARKED_CALLS: readonly number[] =
-  process.arch === 'x64' ? [1, 47, 46, 233, 327] : [64, 212, 211, 21, 286];
+  process.arch === 'x64' ? [1, 47, 46, 40, 233, 327] : [64, 212, 211, 71, 21, 286];
 /** Does nothing but interrupt. Nothing else in the daemon uses it. */
 export const WAKING_SIGNAL = constants.signals.SIGUSR2;
 

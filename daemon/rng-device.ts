@@ -25,7 +25,7 @@ import type { SharedBudget } from './shared-budget.js';
 import type { Timer } from './timers.js';
 
 /** Connections accepted in one round. Ours. */
-const ACCEPTS_PER_ROUND = 16;
+const ACCEPTS_PER_ROUND = 4;
 /** Without a free descriptor, accepting pauses for this long; the devices that are connected go on. */
 const ACCEPT_PAUSE_MS = 100;
 /** Once a front-end has held up the data plane the device accepts none for so long, longer each time. Ours. */
@@ -263,7 +263,7 @@ export class RngDevice implements Watcher, Timer {
       return;
     }
     const { pid } = peerCredentials(fd);
-    this.seats.find(({ isFull }) => !isFull)?.turnAway(fd);
+    (this.seats.find(({ isFull }) => !isFull) ?? this.seats[0])?.turnAway(fd);
     const most = this.options.seats;
     const served = most === 1 ? 'one' : String(most);
     this.log(

@@ -72,6 +72,8 @@ export class Seat {
   private readonly device: string;
   private readonly keeping: Keeping | undefined;
   private journal: FrontEndJournal | undefined;
+  /** Of all its front-ends, one after the other; undefined: there was no file for it yet. */
+  private outbox: Outbox | undefined;
 
   constructor(setup: SeatSetup, on: SeatEvents) {
     this.on = on;
@@ -79,7 +81,9 @@ export class Seat {
     this.counters = new SeatCounters(setup.counters);
     this.device = setup.device;
     this.keeping = setup.keeping;
-    this.disposal = new PeerDisposal(this.number, setup.post, (fd) => setup.keeping?.vault.release(fd));
+    this.outbox = newOutbox();
+    const { keeping, post } = setup;
+    this.disposal = new PeerDisposal(this.number, post, (fd) => keeping?.vault.release(fd), keeping?.store);
     const { loop, pool, starvation, limiter, turns, share, paused } = setup.service;
     const { counters, number: owner, disposal } = this;
     // Not by spreading: the data path reads this object, whose shape is to be one.
@@ -140,12 +144,11 @@ export class Seat {
   serve(fd: Fd): void {
     // Before all else: from here on the next process finds it.
     this.keeping?.vault.keep(fd);
-    let outbox: Outbox | undefined;
     try {
-      outbox = Outbox.create();
+      this.outbox ??= Outbox.create();
+      this.outbox.startOver();
       this.journal = this.keeping && FrontEndJournal.begin(this.keeping, this.device);
     } catch (error) {
-      if (outbox !== undefined) closeFd(outbox.fd);
       this.turnAway(fd);
       this.keeping?.vault.flush();
       this.on.log(
@@ -158,7 +161,7 @@ export class Seat {
     const { pid, uid } = peerCredentials(fd);
     keepOutOfBand(fd);
     lookFromStart(fd);
-    const connection = this.newConnection({ fd, outbox }, pid);
+    const connection = this.newConnection(fd, this.outbox, pid);
     this.counters.connected(pid, uid);
     this.on.log('info', 'connected', `a front-end has connected (pid ${pid}, uid ${uid})`, { pid, uid });
     try {
@@ -189,7 +192,7 @@ export class Seat {
     else this.journal = FrontEndJournal.goOn(this.keeping, this.device, number, recordFd);
     const fd = take(record.socket);
     const { pid, uid } = peerCredentials(fd);
-    const connection = this.newConnection({ fd, outbox: this.takeOutbox(record, fd, take) }, pid);
+    const connection = this.newConnection(fd, this.takeOutbox(record, fd, take), pid);
     this.counters.seated(pid, uid);
     connection.restore(record, take);
     if (this.isFree) return;
@@ -216,14 +219,17 @@ export class Seat {
 
   private takeOutbox({ replies }: FrontendRecord, socket: Fd, take: Take): Outbox {
     try {
-      return Outbox.goOn(take(replies.file), replies.end);
+      const outbox = Outbox.goOn(take(replies.file), replies.end);
+      if (this.outbox !== undefined) closeFd(this.outbox.fd);
+      this.outbox = outbox;
+      return outbox;
     } catch (error) {
       this.disposal.endSocket(socket);
       throw error;
     }
   }
 
-  private newConnection(made: { readonly fd: Fd; readonly outbox: Outbox }, pid: number): Connection {
+  private newConnection(fd: Fd, outbox: Outbox, pid: number): Connection {
     this.service.loop.calls.acquit(this.number);
     this.peerPid = pid;
     const { requests, bytes } = this.counters;
@@ -234,7 +240,7 @@ export class Seat {
       memoryNotShared: () => this.logNotShared(),
       bug: (error) => this.endByBug(error),
     });
-    const connection = new Connection(made, this.service, state, {
+    const connection = new Connection({ fd, outbox }, this.service, state, {
       refused: (fault) => this.logFault('warn', `a request was refused: ${fault.message}`, fault),
       ended: (fault) => this.ended(fault),
       bug: (error) => this.endByBug(error),
@@ -282,10 +288,16 @@ export class Seat {
   private letGo(): void {
     const wasConnected = this.connection !== undefined;
     this.connection = undefined;
-    this.journal?.end();
-    this.journal = undefined;
+    this.endJournal();
     this.counters.disconnected();
     if (wasConnected) this.on.connected(-1);
+  }
+
+  /** Nothing of the front-end is kept any more; its outbox is for the next one. */
+  private endJournal(): void {
+    if (this.outbox !== undefined) this.keeping?.vault.release(this.outbox.fd);
+    this.journal?.end();
+    this.journal = undefined;
   }
 
   private endByBug(error: unknown): void {
@@ -324,10 +336,21 @@ export class Seat {
   close(): void {
     this.connection?.close();
     this.connection = undefined;
-    this.journal?.end();
-    this.journal = undefined;
+    this.endJournal();
+    if (this.outbox !== undefined) closeFd(this.outbox.fd);
+    this.outbox = undefined;
     this.counters.disconnected();
     this.hold.end();
+  }
+}
+
+/** undefined where there is none for now: a front-end that comes then is refused. */
+function newOutbox(): Outbox | undefined {
+  try {
+    return Outbox.create();
+  } catch (error) {
+    if (error instanceof Fault) return undefined;
+    throw error;
   }
 }
 

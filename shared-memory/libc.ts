@@ -27,6 +27,7 @@ export const SO_PEEK_OFF = 42;
 export const SCM_RIGHTS = 1;
 export const SHUT_RDWR = 2;
 export const SIOCINQ = 0x541b;
+export const SIOCOUTQ = 0x5411;
 export const MSG_PEEK = 0x02;
 export const MSG_CTRUNC = 0x08;
 export const MSG_DONTWAIT = 0x40;
@@ -51,9 +52,8 @@ export const F_ADD_SEALS = 1033;
 const AT_EMPTY_PATH = 0x1000;
 const AT_STATX_DONT_SYNC = 0x4000;
 const STATX_BASIC_STATS = 0x7ff;
+export const SEEK_SET = 0;
 export const SEEK_CUR = 1;
-export const FALLOC_FL_KEEP_SIZE = 1;
-export const FALLOC_FL_PUNCH_HOLE = 2;
 export const LOCK_EX = 2;
 export const LOCK_NB = 4;
 export const POLLIN = 1;
@@ -426,15 +426,6 @@ export function sendfile(to: number, from: number, count: number): number {
   sendfileCall.setWide(2, 0);
   sendfileCall.setWide(3, count);
   return result(sendfileCall.call());
-}
-
-const fallocateCall = new PreparedCall('fallocate', 'int', ['int', 'int', 'long', 'long']);
-export function fallocate(fd: number, mode: number, offset: number, length: number): number {
-  fallocateCall.setInt(0, fd);
-  fallocateCall.setInt(1, mode);
-  fallocateCall.setWide(2, offset);
-  fallocateCall.setWide(3, length);
-  return result(fallocateCall.call());
 }
 
 const flockCall = new PreparedCall('flock', 'int', ['int', 'int']);

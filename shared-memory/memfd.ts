@@ -1,9 +1,9 @@
 // Anonymous memory files: what the daemon keeps for the process after it, and in tests a guest's memory.
 // Source: memfd_create(2), "File sealing".
-import { ftruncateSync } from 'node:fs';
+import { ftruncateSync, writeSync } from 'node:fs';
 import { Fault } from '../protocol/fault.js';
 import { errnoName } from './errno.js';
-import { asFd, type Fd } from './fd.js';
+import { asFd, closeFd, type Fd } from './fd.js';
 import * as libc from './libc.js';
 
 /** A new memfd of `bytes`, sparse; sealed against shrinking unless told otherwise. Throws a Fault when there is none. */
@@ -19,7 +19,27 @@ export function openMemfd(
       'memory_file',
       `making a memory file failed: ${errnoName(fd)}; raise LimitNOFILE`,
     );
-  ftruncateSync(fd, bytes);
+  try {
+    ftruncateSync(fd, bytes);
+  } catch (error) {
+    closeFd(asFd(fd));
+    throw noMemory((error as NodeJS.ErrnoException).code ?? String(error));
+  }
   if (options.sealed) libc.fcntl(fd, libc.F_ADD_SEALS, libc.F_SEAL_SHRINK);
   return asFd(fd);
+}
+
+/** Writes all of `bytes` at `offset`. Throws a Fault when there is no memory for them. */
+export function writeWhole(fd: Fd, bytes: Uint8Array, offset: number): void {
+  let written: number;
+  try {
+    written = writeSync(fd, bytes, 0, bytes.length, offset);
+  } catch (error) {
+    throw noMemory((error as NodeJS.ErrnoException).code ?? String(error));
+  }
+  if (written < bytes.length) throw noMemory(`${written} of ${bytes.length} bytes`);
+}
+
+function noMemory(got: string): Fault {
+  return new Fault('daemon', 'memory_file', `expected memory for what the next process needs, got ${got}`);
 }

@@ -1,6 +1,7 @@
 // The old process's part in a takeover (`--takeover`): it stops serving, passes all that it holds to the new process, and ends once that one
 // has it. Where that does not come to pass, it serves on: a request that a guest has made meanwhile has only waited.
 import { Fault } from '../../protocol/fault.js';
+import { closeFd } from '../../shared-memory/fd.js';
 import type { Peer } from '../control/peers.js';
 import type { DataPlane } from '../data-plane.js';
 import type { Log } from '../rng-device.js';
@@ -84,7 +85,11 @@ export class Departure {
   /** True when the other process has been sent everything. */
   private async pass(address: string, socket: NotifySocket): Promise<boolean> {
     const frozen = await this.of.plane.freeze(address);
-    const queue = new NotifyQueue(socket, { waits: () => undefined, lost: () => undefined });
+    const queue = new NotifyQueue(socket, {
+      waits: () => undefined,
+      lost: () => undefined,
+      letGo: closeFd,
+    });
     for (const { name, fd } of this.of.fds()) queue.keep(name, fd);
     queue.tell(endText({ whole: frozen, frontEnds: this.of.frontEnds() }));
     const sent = queue.drain() && frozen;

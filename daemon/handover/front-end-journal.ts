@@ -1,6 +1,7 @@
 // Keeps one front-end's record (frontend-record.ts) as it changes, and with it every open file that the record names. Only what
 // a VMM says makes it change, so nothing here is on the data path.
 import { closeFd, type Fd } from '../../shared-memory/fd.js';
+import type { Backlog } from '../systemd/notify-queue.js';
 import type { FdStore, FdVault } from './fd-vault.js';
 import { type FrontendRecord, type Keep, RECORD_VERSION } from './frontend-record.js';
 import { recordName } from './kept-names.js';
@@ -8,7 +9,7 @@ import { RecordFile } from './record-file.js';
 
 /** What a data-plane thread keeps for the next process. */
 export interface Keeping {
-  readonly store: FdStore;
+  readonly store: FdStore & Backlog;
   readonly vault: FdVault;
   /** The number of the next record. */
   nextRecord: number;
@@ -49,7 +50,6 @@ export class FrontEndJournal {
 
   /** Goes on with a record that is kept under `number`; adopts `fd`, which holds one. */
   static goOn(keeping: Keeping, device: string, number: number, fd: Fd): FrontEndJournal {
-    keeping.nextRecord = Math.max(keeping.nextRecord, number + 1);
     const opened = RecordFile.open(fd);
     if (opened === undefined) throw new Error(`no record in ${recordName(number)}`);
     return new FrontEndJournal(keeping, device, {

@@ -5,6 +5,7 @@ import { canOpen, closeFd, type Fd } from '../../shared-memory/fd.js';
 import { checkRegion, type MemoryPolicy } from '../../shared-memory/memory-region.js';
 import { boundPath, socketRole } from '../../shared-memory/unix-socket.js';
 import type { DeviceSocket } from '../device-sockets.js';
+import { disposeAlone } from '../disposal.js';
 import { LedgerFile } from '../ledger.js';
 import type { Log } from '../rng-device.js';
 import { NotifyQueue } from '../systemd/notify-queue.js';
@@ -29,7 +30,7 @@ export class Handover {
 
   /** `kept`: what a process before has left; `devices`: those that are served now; `keepAt`: see {@link keepAt}. */
   constructor(kept: readonly NamedFd[], devices: readonly string[], keepAt: string | undefined, log: Log) {
-    this.store = NotifyQueue.open(keepAt, logLoss(log));
+    this.store = NotifyQueue.open(keepAt, { lost: logLoss(log), letGo: disposeAlone });
     this.keepAt = this.store && keepAt;
     this.kept = kept;
     this.inherited = sortInherited(kept, new Set([...devices, TOTAL]));
@@ -105,6 +106,7 @@ export class Handover {
   leftTo(devices: readonly DeviceSocket[]): Left {
     return {
       files: [...this.inherited.files],
+      nextRecord: this.inherited.nextRecord,
       devices: devices.map(({ settings: { name }, path }) => [
         name,
         {

@@ -25,6 +25,8 @@ export interface Left {
   /** Open files by number in the vault. */
   readonly files: readonly (readonly [KeptNumber, number])[];
   readonly devices: readonly (readonly [name: string, LeftToDevice])[];
+  /** The first number of a record that none had. */
+  readonly nextRecord: number;
 }
 
 /** Everything that is left. */
@@ -40,6 +42,8 @@ export interface Inherited {
    * record cannot be read, which may name them.
    */
   readonly unclaimed: ReadonlyMap<KeptNumber, Fd>;
+  /** The first number of a record that none has. */
+  readonly nextRecord: number;
   /** What nobody needs. */
   readonly surplus: readonly NamedFd[];
   /** Why front-ends cannot go on. */
@@ -80,7 +84,8 @@ export function sortInherited(kept: readonly NamedFd[], devices: ReadonlySet<str
       others.push({ number: recordNumber(one.name) ?? 0, recordFd: one.fd, record });
     }
   }
-  return { frontEnds, ledgers, files, unclaimed, surplus, refused };
+  const nextRecord = 1 + Math.max(0, ...records.map(({ name }) => recordNumber(name) ?? 0));
+  return { frontEnds, ledgers, files, unclaimed, nextRecord, surplus, refused };
 }
 
 /** Why a front-end cannot be taken over; undefined: it can. */

@@ -1,7 +1,7 @@
 // Where a data-plane thread keeps what the next process needs: the service manager's store, through a socket of the thread's own.
 import type { Log } from '../rng-device.js';
 import { NotifySocket } from '../systemd/notify-socket.js';
-import { NotifyQueue, RETRY_MS } from '../systemd/notify-queue.js';
+import { NotifyQueue, type NotifyQueueEvents, RETRY_MS } from '../systemd/notify-queue.js';
 import type { Timer, Timers } from '../timers.js';
 import { FdVault } from './fd-vault.js';
 import type { Keeping } from './front-end-journal.js';
@@ -34,16 +34,16 @@ class Retry implements Timer {
   }
 }
 
-/** Opens it; undefined where there is no service manager that asks to be told. `lost` is told of what could not be kept. */
+/** Opens it; undefined where there is no service manager that asks to be told. */
 export function openKeeping(
   address: string | undefined,
   timers: Timers,
-  lost: (error: string) => void = () => undefined,
+  on: Pick<NotifyQueueEvents, 'lost' | 'letGo'>,
 ): ServiceKeeping | undefined {
   const socket = NotifySocket.open(address);
   if (socket === undefined) return undefined;
   const retry = new Retry(timers);
-  const store = new NotifyQueue(socket, { waits: () => retry.arm(), lost });
+  const store = new NotifyQueue(socket, { waits: () => retry.arm(), ...on });
   retry.flush = () => store.flush();
   return { store, vault: new FdVault(store), nextRecord: 1 };
 }

@@ -11,6 +11,7 @@ import type { KeptNumber } from './kept-names.js';
 /** The files by their number in the vault. Owns the fds. */
 export class KeptFiles {
   private readonly files: ReadonlyMap<KeptNumber, Fd>;
+  private readonly taken = new Set<KeptNumber>();
 
   /** `vault`: where they go on being kept; undefined: nothing is kept from now on. */
   constructor(files: readonly (readonly [KeptNumber, number])[], vault: FdVault | undefined) {
@@ -29,11 +30,15 @@ export class KeptFiles {
         'fds_truncated',
         `no fd is free for what it needs: ${errnoName(copy)}; raise LimitNOFILE`,
       );
+    this.taken.add(number);
     return asFd(copy);
   }
 
-  /** Every front-end has what it needs: the rest is closed, as all that peers have passed. */
-  letGo(disposal: PeerDisposal): void {
-    for (const fd of this.files.values()) disposal.closeFd(fd);
+  /** Every front-end has what it needs: the rest is closed, as all that peers have passed; a connection that nobody has taken ends. */
+  letGo(alone: () => PeerDisposal): void {
+    for (const [number, fd] of this.files) {
+      if (this.taken.has(number)) alone().closeFd(fd);
+      else alone().endSocket(fd);
+    }
   }
 }

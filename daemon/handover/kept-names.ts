@@ -8,7 +8,7 @@ export interface NamedFd {
   readonly fd: Fd;
 }
 
-/** The number of an open file in the vault (fd-vault.ts); never used twice by one line of processes. */
+/** The number of an open file in the vault (fd-vault.ts); no other file has it while it is kept. */
 export type KeptNumber = number;
 
 /** All begin so, and no socket unit's does: it may be called vhost-rngd.socket. */

@@ -4,9 +4,9 @@
 // Two areas take turns. The text is written first, then the area's header, 16 bytes within one page, which makes it count:
 // u32 magic, u32 sequence, u32 length, u32 check of the text. Behind the areas is one u32 more: the sequence of the record whose
 // message is out of the socket (incoming-message.ts), so that this costs no record of its own.
-import { readSync, writeSync } from 'node:fs';
+import { readSync } from 'node:fs';
 import { type Fd } from '../../shared-memory/fd.js';
-import { openMemfd } from '../../shared-memory/memfd.js';
+import { openMemfd, writeWhole } from '../../shared-memory/memfd.js';
 
 /** 'rngd', little-endian. */
 const MAGIC = 0x64676e72;
@@ -57,8 +57,8 @@ export class RecordFile {
     header.writeUInt32LE(sequence, 4);
     header.writeUInt32LE(bytes.length, 8);
     header.writeUInt32LE(checkOf(bytes), 12);
-    writeSync(this.fd, bytes, 0, bytes.length, at + HEADER_BYTES);
-    writeSync(this.fd, header, 0, HEADER_BYTES, at);
+    writeWhole(this.fd, bytes, at + HEADER_BYTES);
+    writeWhole(this.fd, header, at);
     this.sequence = sequence;
   }
 
@@ -66,7 +66,7 @@ export class RecordFile {
   acknowledge(): void {
     const sequence = Buffer.alloc(4);
     sequence.writeUInt32LE(this.sequence);
-    writeSync(this.fd, sequence, 0, sequence.length, ACKNOWLEDGED_AT);
+    writeWhole(this.fd, sequence, ACKNOWLEDGED_AT);
   }
 }
 

@@ -2,7 +2,7 @@
 // where the next process of the service gets it, whatever has become of this one.
 // Source: sd_notify(3), FDSTORE=1; systemd.service(5), FileDescriptorStoreMax=.
 import { Errno, errnoName } from '../../shared-memory/errno.js';
-import { asFd, closeFd, type Fd } from '../../shared-memory/fd.js';
+import { asFd, type Fd } from '../../shared-memory/fd.js';
 import * as libc from '../../shared-memory/libc.js';
 import type { FdStore } from '../handover/fd-vault.js';
 import { NotifySocket } from './notify-socket.js';
@@ -14,10 +14,26 @@ export const RETRY_MS = 5;
 const DRAIN_LOOK_MS = 10;
 const DRAIN_LOOKS = 100;
 
-/** What could not be sent yet; the fd is a copy of our own. */
+/**
+ * From so many that wait on, whoever has something to keep is to wait, until half of them have gone: each takes a file, and is lost with
+ * the process. Ours.
+ */
+const MOST_WAITING = 512;
+const GO_ON_AT = MOST_WAITING / 2;
+/** What is sent at a time of what waits; then the thread goes on with the rest of its work. Ours. */
+const MOST_AT_A_TIME = 64;
+
+/** What could not be sent yet; the fd is a copy of our own, of a file that may be a peer's. */
 interface Waiting {
   readonly text: string;
   readonly fd: Fd | undefined;
+}
+
+/** Something that others wait for when it is too much. */
+export interface Backlog {
+  isFull(): boolean;
+  /** True when what once was too much has gone. */
+  isDrained(): boolean;
 }
 
 /** What a queue tells. */
@@ -26,13 +42,15 @@ export interface NotifyQueueEvents {
   readonly waits: () => void;
   /** Something could not be sent and never will be; why. */
   readonly lost: (error: string) => void;
+  /** Closes a copy of a peer's file, which may take for ever. */
+  readonly letGo: (fd: Fd) => void;
 }
 
 /** Errors of a moment: the socket is full, or the kernel has too many fds under way, or no memory. */
 const NOT_NOW: readonly number[] = [Errno.EAGAIN, Errno.ENOBUFS, Errno.ENOMEM, Errno.ETOOMANYREFS];
 
 /** Sends in order, and never waits. */
-export class NotifyQueue implements FdStore {
+export class NotifyQueue implements FdStore, Backlog {
   private readonly socket: NotifySocket;
   private readonly on: NotifyQueueEvents;
   private readonly waiting: Waiting[] = [];
@@ -44,12 +62,15 @@ export class NotifyQueue implements FdStore {
   }
 
   /** In a thread with an event loop of node's own, which sends what waits; undefined where there is no service manager. */
-  static open(address: string | undefined, lost: NotifyQueueEvents['lost']): NotifyQueue | undefined {
+  static open(
+    address: string | undefined,
+    on: Pick<NotifyQueueEvents, 'lost' | 'letGo'>,
+  ): NotifyQueue | undefined {
     const socket = NotifySocket.open(address);
     if (socket === undefined) return undefined;
     const queue: NotifyQueue = new NotifyQueue(socket, {
       waits: () => setTimeout(() => queue.flush(), RETRY_MS),
-      lost,
+      ...on,
     });
     return queue;
   }
@@ -91,9 +112,17 @@ export class NotifyQueue implements FdStore {
     if (this.waiting.length === 1) this.on.waits();
   }
 
-  /** Sends what waits, as far as the socket takes it. */
+  /** Sends of what waits what the socket takes, in good time. */
   flush(): void {
-    if (!this.sendWaiting()) this.on.waits();
+    if (!this.sendWaiting(MOST_AT_A_TIME)) this.on.waits();
+  }
+
+  isFull(): boolean {
+    return this.waiting.length >= MOST_WAITING;
+  }
+
+  isDrained(): boolean {
+    return this.waiting.length <= GO_ON_AT;
   }
 
   /** The process ends: sends what waits, and waits for the service manager to take it, for a bounded time; true when it has all that was ever sent. */
@@ -107,17 +136,19 @@ export class NotifyQueue implements FdStore {
 
   /** Closes the socket; what still waits is not sent. */
   close(): void {
-    for (const { fd } of this.waiting.splice(0)) if (fd !== undefined) closeFd(fd);
+    for (const { fd } of this.waiting.splice(0)) if (fd !== undefined) this.on.letGo(fd);
     this.socket.close();
   }
 
-  /** True when nothing is left. */
-  private sendWaiting(): boolean {
-    for (let one = this.waiting[0]; one !== undefined; one = this.waiting[0]) {
-      if (!this.send(one.text, one.fd)) return false;
-      if (one.fd !== undefined) closeFd(one.fd);
-      this.waiting.shift();
+  /** Sends `most` of what waits; true when nothing is left. */
+  private sendWaiting(most = Infinity): boolean {
+    let sent = 0;
+    for (const { text, fd } of this.waiting) {
+      if (sent === most || !this.send(text, fd)) break;
+      if (fd !== undefined) this.on.letGo(fd);
+      sent++;
     }
-    return true;
+    this.waiting.splice(0, sent);
+    return this.waiting.length === 0;
   }
 }

@@ -1,5 +1,6 @@
 // What the service manager is told of the daemon's life: ready, reloading, stopping, how it stands, and that it is alive. Without
 // $NOTIFY_SOCKET nobody is told. Source: sd_notify(3), sd_watchdog_enabled(3).
+import { closeFd } from '../../shared-memory/fd.js';
 import { MonotonicClock } from '../../shared-memory/monotonic-clock.js';
 import type { DeviceStatus, Health, SourceStatus } from '../control/shapes.js';
 import { bytesText } from '../units.js';
@@ -32,7 +33,7 @@ export class ServiceManager {
 
   constructor(env: NodeJS.ProcessEnv, pid: number) {
     this.socket = NotifySocket.open(env['NOTIFY_SOCKET']);
-    this.queue = NotifyQueue.open(env['NOTIFY_SOCKET'], () => undefined);
+    this.queue = NotifyQueue.open(env['NOTIFY_SOCKET'], { lost: () => undefined, letGo: closeFd });
     const { WATCHDOG_USEC: microseconds = '', WATCHDOG_PID: forPid } = env;
     const isOurs = forPid === undefined || forPid === String(pid);
     this.watchdogMs = isOurs && /^\d+$/.test(microseconds) ? Number(microseconds) / 1000 : undefined;

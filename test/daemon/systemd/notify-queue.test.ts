@@ -44,7 +44,7 @@ await t.test(
   async (t) => {
     const { address, read } = listen(t);
     let lost = 0;
-    const queue = NotifyQueue.open(address, () => lost++);
+    const queue = NotifyQueue.open(address, { lost: () => lost++, letGo: closeFd });
     const filled = fill(address);
     const kept = openEventfd();
     queue?.keep('a', kept);
@@ -79,10 +79,47 @@ await t.test('a service that is ready while the socket is full is ready once it 
   manager.stopping();
 });
 
+t.test('too much waits: it is told, sent in pieces, and copies go where they are let go', (t) => {
+  const { address, read } = listen(t);
+  const filled = fill(address);
+  let flushes = 0;
+  const copies: Fd[] = [];
+  const socket = NotifySocket.open(address);
+  if (socket === undefined) throw new Error('no socket');
+  const queue = new NotifyQueue(socket, {
+    waits: () => flushes++,
+    lost: (error) => t.fail(error),
+    letGo: (fd) => copies.push(fd),
+  });
+  const kept = openEventfd();
+  let count = 0;
+  for (; !queue.isFull(); count++) queue.keep(String(count), kept);
+  t.equal(count, 512);
+  t.notOk(queue.isDrained());
+  t.equal(read().length, filled);
+  for (let left = count; left > 0; left = count - copies.length) {
+    const before = copies.length;
+    queue.flush();
+    t.ok(copies.length - before <= 64 && copies.length > before, 'some at a time');
+    t.equal(queue.isDrained(), copies.length >= count / 2);
+    read();
+  }
+  t.same(
+    read()
+      .slice(filled)
+      .map((text) => text.split('FDNAME=')[1]),
+    Array.from({ length: count }, (_, i) => `${i}+`),
+    'in order',
+  );
+  for (const fd of [...copies, kept]) closeFd(fd);
+  queue.close();
+  t.end();
+});
+
 t.test('a manager that has gone: what cannot be kept is told, with the reason', (t) => {
   const { address, fd } = listen(t);
   const reasons: string[] = [];
-  const queue = NotifyQueue.open(address, (error) => reasons.push(error));
+  const queue = NotifyQueue.open(address, { lost: (error) => reasons.push(error), letGo: closeFd });
   closeFd(fd);
   const kept = openEventfd();
   queue?.keep('a', kept);
