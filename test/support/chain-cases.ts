@@ -60,6 +60,8 @@ export function runChainCase(t: Test, vm: VirtualMachine, given: ChainCase): voi
   ring.publish();
   frontend.kickRing();
   const completed = frontend.waitUsed(ring, 2);
+  // The device asks for kicks again once it has signalled: memory is compared while it stands still.
+  vm.settle();
 
   t.same(
     completed,
@@ -77,7 +79,9 @@ export function runChainCase(t: Test, vm: VirtualMachine, given: ChainCase): voi
     ...filled,
   ];
   for (const snapshot of snapshots) t.equal(snapshot.firstChange(allowed), undefined, 'nothing else changed');
-  for (const { address, length } of filled.filter((extent) => extent.length >= 16)) {
-    t.notSame(ram.view(address, length), Buffer.alloc(length, FILLER), 'the buffer was filled');
-  }
+  // Shorter ones may be given the filler's bytes by chance.
+  const untouched = filled.filter(
+    ({ address, length }) => length >= 16 && ram.view(address, length).every((byte) => byte === FILLER),
+  );
+  t.same(untouched, [], 'every buffer was filled');
 }
