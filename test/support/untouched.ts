@@ -24,14 +24,16 @@ export class MemorySnapshot {
 
   /** Address of the first byte outside of `allowed` that is not as it was; undefined when there is none. */
   firstChange(allowed: readonly Extent[]): string | undefined {
+    // One moment's memory: the device may still write where it is allowed to.
+    const now = Buffer.from(this.now);
     const expected = Buffer.from(this.before);
     for (const { address, length } of allowed) {
       const start = Number(address - this.base);
       if (start < 0 || start >= expected.length) continue;
-      this.now.copy(expected, start, start, Math.min(start + length, expected.length));
+      now.copy(expected, start, start, Math.min(start + length, expected.length));
     }
-    if (expected.equals(this.now)) return undefined;
-    const at = expected.findIndex((byte, i) => byte !== this.now[i]);
+    if (expected.equals(now)) return undefined;
+    const at = expected.findIndex((byte, i) => byte !== now[i]);
     return `0x${(this.base + BigInt(at)).toString(16)}`;
   }
 }
